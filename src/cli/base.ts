@@ -1,0 +1,49 @@
+import { Command, Errors } from '@oclif/core';
+import { ExitCode, ResectError } from '../errors.js';
+import { wrap } from '../report/operation.js';
+
+/** What all commands share: `--json`, and errors that say what to do. */
+export abstract class BaseCommand extends Command {
+  static override enableJsonFlag = true;
+
+  protected override async catch(error: Error & { exitCode?: number }): Promise<never> {
+    if (error instanceof ResectError) {
+      if (this.jsonEnabled()) this.logJson({ error: errorJson(error) });
+      else this.logToStderr(errorText(error));
+      return this.exit(error.exitCode);
+    }
+    // What oclif itself throws: wrong flags and the like.
+    if (error instanceof Errors.CLIError) return super.catch(error) as never;
+    const report = `${error.stack ?? error}\n\nThis is a bug in resect. Please report it, with the lines above.`;
+    if (this.jsonEnabled()) this.logJson({ error: { message: error.message, exitCode: ExitCode.bug } });
+    else this.logToStderr(report);
+    return this.exit(ExitCode.bug);
+  }
+}
+
+export const errorJson = ({ message, exitCode, detail: { where, expected, got, hint } }: ResectError) => ({
+  message: sentence(message),
+  exitCode,
+  where,
+  expected,
+  got,
+  hint,
+});
+
+/** An error as people read it: what, where, expected, got, and what to do. */
+export function errorText({ message, detail }: ResectError): string {
+  const { where, expected, got, hint } = detail;
+  const line = (label: string, text?: string) => (text ? [wrap(`  ${label} ${text}`)] : []);
+  return [
+    wrap(`Error: ${sentence(message)}`),
+    ...line('where:   ', where),
+    ...line('expected:', expected),
+    ...line('got:     ', got),
+    ...(hint ? [wrap(`  ${sentence(hint)}`)] : []),
+  ].join('\n');
+}
+
+function sentence(text: string): string {
+  const capital = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.?!]$/.test(capital) ? capital : `${capital}.`;
+}

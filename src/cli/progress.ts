@@ -1,0 +1,27 @@
+import { duration } from '../report/format.js';
+
+/** Shows a stage, how much of it is done and how long it will take, on a terminal only. */
+export function terminalProgress(stream: NodeJS.WriteStream = process.stderr) {
+  let stage = '';
+  let start = 0;
+  let drawn = 0;
+  let last = 0;
+  const clear = () => {
+    if (drawn > 0) stream.write(`\r${' '.repeat(drawn)}\r`);
+    drawn = 0;
+  };
+  const show = (name: string, done: number, total: number) => {
+    const now = performance.now();
+    if (name !== stage) {
+      stage = name;
+      start = now;
+    } else if (now - last < 100) return;
+    last = now;
+    const left = done > 0 && done < total ? `, ${duration(((now - start) / done / 1000) * (total - done))} left` : '';
+    const text = `${name} ${total > 1 ? `${done}/${total}` : '…'}${left}`.slice(0, 79);
+    clear();
+    stream.write(text);
+    drawn = text.length;
+  };
+  return { show: stream.isTTY ? show : () => {}, clear };
+}

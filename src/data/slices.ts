@@ -1,0 +1,65 @@
+import { dataError, usageError } from '../errors.js';
+import { readText } from './bytes.js';
+import { openNpy } from './npy.js';
+import type { Dataset } from './types.js';
+
+/**
+ * The part of a data set that `--where` and `--indices` select, in the order of the indices.
+ * `where` is `label=7`, or `label!=7`, with several labels separated by commas.
+ */
+export async function slice(
+  dataset: Dataset,
+  { where, indices }: { where?: string; indices?: string },
+): Promise<Dataset> {
+  if (where === undefined && indices === undefined) return dataset;
+  const matches = where === undefined ? () => true : labelFilter(dataset, where);
+  const wanted =
+    indices === undefined
+      ? Array.from({ length: dataset.length }, (_, i) => i)
+      : await readIndices(indices, dataset.length);
+  const chosen = wanted.filter(matches);
+  if (chosen.length === 0)
+    throw dataError('no example is selected', { where: dataset.path, got: where ?? indices });
+  const { label } = dataset;
+  return {
+    ...dataset,
+    length: chosen.length,
+    files: indices === undefined ? dataset.files : [...dataset.files, indices],
+    example: (i) => dataset.example(chosen[i]),
+    label: label && ((i) => label(chosen[i])),
+  };
+}
+
+function labelFilter({ label, path }: Dataset, where: string): (i: number) => boolean {
+  const [, not, list] = /^\s*label\s*(!?)=\s*(-?[\d.]+(?:\s*,\s*-?[\d.]+)*)\s*$/.exec(where) ?? [];
+  if (list === undefined)
+    throw usageError('`--where` is not understood', {
+      expected: 'label=7, label!=7 or label=1,2',
+      got: where,
+    });
+  if (!label)
+    throw dataError('the data has no labels to select by', {
+      where: path,
+      got: `--where ${where}`,
+    });
+  const labels = new Set(list.split(',').map(Number));
+  return (i) => labels.has(label(i)) !== (not === '!');
+}
+
+/** Integers from a text file, one per line, or a `.npy` array; each from 0 to `length - 1`. */
+export async function readIndices(path: string, length: number): Promise<number[]> {
+  const numbers = /\.npy$/i.test(path)
+    ? Array.from(await (await (await openNpy(path)).column('data')).numbers())
+    : (await readText(path))
+        .split('\n')
+        .flatMap((line) => line.trim() || [])
+        .map(Number);
+  const bad = numbers.findIndex((n) => !Number.isInteger(n) || n < 0 || n >= length);
+  if (bad >= 0)
+    throw dataError('not an index of the data', {
+      where: `${path}, entry ${bad + 1}`,
+      expected: `an integer from 0 to ${length - 1}`,
+      got: `${numbers[bad]}`,
+    });
+  return numbers;
+}

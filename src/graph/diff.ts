@@ -1,0 +1,172 @@
+import {
+  type AttributeProto,
+  type GraphProto,
+  type Model,
+  type ModelProto,
+  type NodeProto,
+  readTensorBytes,
+  readTensorFloat32,
+  type TensorProto,
+  tensorInfo,
+} from '../onnx/index.js';
+import { modelInputs, modelOutputs } from './interface.js';
+import { opName } from './nodes.js';
+
+/** A difference between two models. */
+export interface Difference {
+  kind: 'model' | 'interface' | 'node' | 'tensor' | 'metadata';
+  /** What differs: a tensor, a node or a field, with its path. */
+  where: string;
+  detail: string;
+  /** For a tensor of unchanged type and shape: how far its values are apart. */
+  values?: { changed: number; elements: number; largest?: number };
+}
+
+/** A node or tensor under a name that stays the same when the file is written again. */
+interface Contents {
+  nodes: Map<string, NodeProto>;
+  tensors: Map<string, TensorProto>;
+}
+
+/**
+ * All differences between two models: interface, opsets, nodes with their attributes and wiring,
+ * tensors bit for bit, metadata. Order of initializers and how tensors are stored do not count.
+ */
+export async function diffModels(a: Model, b: Model): Promise<Difference[]> {
+  const [one, other] = [contents(a.proto), contents(b.proto)];
+  return [
+    ...diffFields(a.proto, b.proto),
+    ...diffKeys('node', one.nodes, other.nodes, (x, y) => diffNode(x, y)),
+    ...(await diffTensors(a, one.tensors, b, other.tensors)),
+  ];
+}
+
+function diffFields(a: ModelProto, b: ModelProto): Difference[] {
+  const found: Difference[] = [];
+  const compare = (kind: Difference['kind'], where: string, x: unknown, y: unknown) => {
+    const [s, t] = [text(x), text(y)];
+    if (s !== t) found.push({ kind, where, detail: `${s} -> ${t}` });
+  };
+  compare('model', 'IR version', a.irVersion, b.irVersion);
+  compare('model', 'opsets', opsets(a), opsets(b));
+  compare('interface', 'inputs', modelInputs(a), modelInputs(b));
+  compare('interface', 'outputs', modelOutputs(a), modelOutputs(b));
+  for (const field of ['producerName', 'producerVersion', 'domain', 'modelVersion', 'docString'] as const) {
+    compare('metadata', field, a[field], b[field]);
+  }
+  const [p, q] = [metadata(a), metadata(b)];
+  for (const key of new Set([...p.keys(), ...q.keys()])) compare('metadata', key, p.get(key), q.get(key));
+  return found;
+}
+
+const opsets = (m: ModelProto) =>
+  m.opsetImport.map((o) => `${o.domain || 'ai.onnx'} ${o.version}`).sort();
+const metadata = (m: ModelProto) => new Map((m.metadataProps ?? []).map((p) => [p.key ?? '', p.value ?? '']));
+const text = (value: unknown): string =>
+  value === undefined ? 'none' : typeof value === 'string' ? value : JSON.stringify(value, (_, v) => (typeof v === 'bigint' ? String(v) : v));
+
+function contents({ graph, functions = [] }: ModelProto): Contents {
+  const all: Contents = { nodes: new Map(), tensors: new Map() };
+  if (graph) collectGraph(graph, '', all);
+  for (const f of functions) collectNodes(f.node, `${f.domain}.${f.name}/`, all);
+  return all;
+}
+
+function collectGraph(graph: GraphProto, path: string, all: Contents): void {
+  for (const tensor of graph.initializer) all.tensors.set(path + tensor.name, tensor);
+  for (const { values, indices } of graph.sparseInitializer ?? []) {
+    if (values) all.tensors.set(`${path}${values.name} (sparse values)`, values);
+    if (values && indices) all.tensors.set(`${path}${values.name} (sparse indices)`, indices);
+  }
+  collectNodes(graph.node, path, all);
+}
+
+function collectNodes(nodes: readonly NodeProto[], path: string, all: Contents): void {
+  for (const node of nodes) {
+    // A node is known by what it puts out: names may be missing or repeated.
+    const key = path + (node.output.find(Boolean) ?? node.name ?? '');
+    all.nodes.set(key, node);
+    for (const a of node.attribute) collectAttribute(a, node.opType === 'Constant' ? key : `${key}.${a.name}`, all);
+  }
+}
+
+function collectAttribute(a: AttributeProto, key: string, all: Contents): void {
+  if (a.t) all.tensors.set(key, a.t);
+  for (const [i, t] of (a.tensors ?? []).entries()) all.tensors.set(`${key}[${i}]`, t);
+  if (a.g) collectGraph(a.g, `${key}/`, all);
+  for (const [i, g] of (a.graphs ?? []).entries()) collectGraph(g, `${key}[${i}]/`, all);
+}
+
+function diffKeys<T>(kind: 'node' | 'tensor', a: Map<string, T>, b: Map<string, T>, compare: (x: T, y: T) => string | undefined) {
+  const found: Difference[] = [];
+  for (const [where, x] of a) {
+    const y = b.get(where);
+    const detail = y === undefined ? 'removed' : compare(x, y);
+    if (detail) found.push({ kind, where, detail });
+  }
+  for (const where of b.keys()) if (!a.has(where)) found.push({ kind, where, detail: 'added' });
+  return found;
+}
+
+function diffNode(a: NodeProto, b: NodeProto): string | undefined {
+  if (opName(a) !== opName(b)) return `op ${opName(a)} -> ${opName(b)}`;
+  if (a.input.join() !== b.input.join()) return `inputs ${a.input.join(', ')} -> ${b.input.join(', ')}`;
+  if (a.output.join() !== b.output.join()) return `outputs ${a.output.join(', ')} -> ${b.output.join(', ')}`;
+  const [p, q] = [attributes(a), attributes(b)];
+  for (const name of new Set([...p.keys(), ...q.keys()])) {
+    if (p.get(name) !== q.get(name)) return `attribute ${name} ${p.get(name) ?? 'none'} -> ${q.get(name) ?? 'none'}`;
+  }
+  return undefined;
+}
+
+/** Attribute values as text; graphs and tensors are compared on their own. */
+const attributes = (node: NodeProto): Map<string, string> =>
+  new Map(
+    node.attribute.map(({ name, f, i, s, floats, ints, strings, refAttrName }) => [
+      name ?? '',
+      text([f, i, s && Buffer.from(s).toString('latin1'), floats, ints, strings?.map((x) => Buffer.from(x).toString('latin1')), refAttrName].filter((v) => v !== undefined)),
+    ]),
+  );
+
+async function diffTensors(
+  a: Model,
+  one: Map<string, TensorProto>,
+  b: Model,
+  other: Map<string, TensorProto>,
+): Promise<Difference[]> {
+  const found = diffKeys('tensor', one, other, () => undefined);
+  for (const [where, x] of one) {
+    const y = other.get(where);
+    if (!y) continue;
+    const [p, q] = [tensorInfo(x), tensorInfo(y)];
+    const kinds = [p, q].map(({ dtype, shape }) => `${dtype}[${shape.join(', ')}]`);
+    if (kinds[0] !== kinds[1]) {
+      found.push({ kind: 'tensor', where, detail: `${kinds[0]} -> ${kinds[1]}` });
+    } else if (p.dtype === 'string' || p.dtype === 'unknown') {
+      if (text(x.stringData) !== text(y.stringData)) found.push({ kind: 'tensor', where, detail: 'values differ' });
+    } else if (p.place !== 'empty' || q.place !== 'empty') {
+      const [s, t] = [await readTensorBytes(a, x), await readTensorBytes(b, y)];
+      if (Buffer.compare(s, t) !== 0) found.push(await valueDifference(a, x, b, y, where, kinds[0]));
+    }
+  }
+  return found;
+}
+
+async function valueDifference(a: Model, x: TensorProto, b: Model, y: TensorProto, where: string, kind: string): Promise<Difference> {
+  if (tensorInfo(x).dtype.startsWith('complex')) return { kind: 'tensor', where, detail: `${kind}: values differ` };
+  const [s, t] = [await readTensorFloat32(a, x), await readTensorFloat32(b, y)];
+  let changed = 0;
+  let largest = 0;
+  for (let i = 0; i < s.length; i++) {
+    if (Object.is(s[i], t[i])) continue;
+    changed++;
+    const distance = Math.abs(s[i] - t[i]);
+    if (distance > largest) largest = distance;
+  }
+  return {
+    kind: 'tensor',
+    where,
+    detail: `${kind}: ${changed} of ${s.length} values differ, by at most ${Number(largest.toPrecision(3))}`,
+    values: { changed, elements: s.length, largest },
+  };
+}

@@ -1,0 +1,73 @@
+import type { z } from 'zod';
+import type { Dataset } from '../data/index.js';
+import type { Model } from '../onnx/index.js';
+
+/** Examples that a method may look at, in the order they are to be used. */
+export interface Calibration {
+  dataset: Dataset;
+  indices: number[];
+}
+
+export interface Progress {
+  (stage: string, done: number, total: number): void;
+}
+
+/** What surrounds a method: data, limits and the choice of layers. */
+export interface Context {
+  calibration?: Calibration;
+  /** Whether a layer, by name, is among those that the user chose. */
+  selects: (layer: string) => boolean;
+  threads: number;
+  seed: number;
+  progress: Progress;
+}
+
+/** What a method did, or would do, to one layer. */
+export interface LayerReport {
+  name: string;
+  op: string;
+  /** Weight matrix [out, in]; absent where the layer has none that we can see. */
+  shape?: [number, number];
+  status: 'changed' | 'unchanged' | 'skipped';
+  /** Why it was skipped or left as it was. */
+  reason?: string;
+}
+
+/** What a method did to a model. */
+export interface Surgery<L extends LayerReport = LayerReport> {
+  layers: L[];
+  /** Names of the stored tensors whose values changed; all others must be as before. */
+  changedTensors: string[];
+  /** What the user should know: fallbacks, choices made on their behalf, limits. */
+  notes: string[];
+}
+
+/** A column of the table of layers, in reports. */
+export interface LayerColumn<L extends LayerReport> {
+  header: string;
+  /** Empty where the layer has no such value. */
+  value: (layer: L) => string;
+}
+
+/**
+ * A method is one value: flags, help, the schema of recipes and its page in docs are made from it.
+ */
+export interface Method<S extends z.ZodObject = z.ZodObject, L extends LayerReport = LayerReport> {
+  name: string;
+  summary: string;
+  references: { title: string; arxiv: string }[];
+  parameters: S;
+  /** What reports show of a layer, beside its name, shape and status. */
+  columns: LayerColumn<L>[];
+  /** An example of the command line, for help. */
+  examples: string[];
+  /** What it needs besides the model, given its parameters. */
+  needs(parameters: z.infer<S>): { calibration: 'required' | 'optional' | 'none' };
+  /**
+   * Edits `model` in memory (its file is never touched) and tells what changed, layer by layer.
+   * @throws {ResectError} exit 5 when the model has nothing that the method can treat.
+   */
+  apply(model: Model, parameters: z.infer<S>, context: Context): Promise<Surgery<L>>;
+  /** Which layers `apply` would change or skip, and why, without looking at data or weights. */
+  plan(model: Model, parameters: z.infer<S>, context: Pick<Context, 'selects'>): L[];
+}

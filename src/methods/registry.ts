@@ -1,0 +1,8 @@
+import type { z } from 'zod';
+import type { Method } from './method.js';
+import { sparsify } from './sparsify/method.js';
+
+/** Every method, by name. A new method is a folder and a line here. */
+export const methods: Record<string, Method<z.ZodObject>> = {
+  sparsify,
+};

@@ -1,0 +1,202 @@
+import { existsSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import picomatch from 'picomatch';
+import type { z } from 'zod';
+import { type Dataset, hashFiles, openDataset, sampleIndices, type Task } from '../data/index.js';
+import { ioError, usageError } from '../errors.js';
+import { type Comparison, compareModels, gateInput } from '../evaluate/compare.js';
+import { checkGates, type GateResult, type Gates, validateGates } from '../evaluate/gates.js';
+import { measureSize } from '../evaluate/measure.js';
+import { modelInputs } from '../graph/interface.js';
+import type { Calibration, LayerReport, Method, Progress } from '../methods/method.js';
+import { readModel, writeModel } from '../onnx/index.js';
+import { type Provenance, provenance, stamp } from './provenance.js';
+import { verifyWritten } from './verify.js';
+
+/** One method on one model, from files to a file. */
+export interface OperationRequest<S extends z.ZodObject> {
+  method: Method<S>;
+  parameters: z.input<S>;
+  model: string;
+  /** Not needed with `dryRun`. */
+  output?: string;
+  force?: boolean;
+  externalData?: boolean;
+  calib?: string;
+  eval?: string;
+  /** Calibration examples at most, drawn with `seed`. */
+  samples?: number;
+  tokenizer?: string;
+  where?: string;
+  indices?: string;
+  task?: Task;
+  /** Globs on layer names. */
+  include?: string[];
+  exclude?: string[];
+  gates?: Partial<Gates>;
+  dryRun?: boolean;
+  keepFailed?: boolean;
+  withProvenance?: boolean;
+  seed?: number;
+  /** Default: all that the process may use. */
+  threads?: number;
+  progress?: Progress;
+}
+
+export interface OperationResult<L extends LayerReport = LayerReport> {
+  method: string;
+  parameters: Record<string, unknown>;
+  input: { path: string; bytes: number; sha256?: string };
+  /** Absent on a dry run, and when a gate failed. */
+  output?: { path: string; files: string[]; bytes: number };
+  calibration?: { path: string; samples: number; sha256: string };
+  layers: L[];
+  notes: string[];
+  /** Absent on a dry run. */
+  comparison?: Comparison;
+  gates: GateResult[];
+  provenance?: Provenance;
+  seconds: number;
+}
+
+const defaultSamples = 128;
+
+/**
+ * Applies a method: reads, edits, writes to a staging place, verifies and measures what was written,
+ * checks the gates, and only then lets the output appear. A failed gate is a result, not an error:
+ * see `gates`, and `output`, which is then absent unless `keepFailed`.
+ * @throws {ResectError} with the exit code of what went wrong; 3 when the written model is not what
+ *   it should be.
+ */
+export async function operate<S extends z.ZodObject>(request: OperationRequest<S>): Promise<OperationResult> {
+  const start = performance.now();
+  const { method, seed = 0, threads = availableParallelism(), progress = () => {} } = request;
+  const parameters = parseParameters(method, request.parameters);
+  const gates: Gates = { maxDrop: [], min: [], ...request.gates };
+  validateGates(gates);
+  const selects = selector(request.include, request.exclude);
+
+  const model = await readModel(request.model);
+  const shared = {
+    method: method.name,
+    parameters,
+    input: { path: request.model, bytes: model.sizeBytes },
+  };
+  if (request.dryRun) {
+    const layers = method.plan(model, parameters, { selects });
+    return { ...shared, layers, notes: [], gates: [], seconds: since(start) };
+  }
+  const { output } = request;
+  if (!output) throw usageError('Say where to write the result.', { expected: '-o FILE' });
+  refuseExisting(output, request.force ?? false);
+
+  const needs = method.needs(parameters);
+  if (needs.calibration === 'required' && !request.calib) {
+    throw usageError(`${method.name} needs calibration data with these parameters.`, {
+      expected: '--calib DATA',
+      hint: 'Give a few dozen unlabelled examples, or choose parameters that need none (see --help).',
+    });
+  }
+  const inputs = modelInputs(model.proto);
+  const { tokenizer, where, indices } = request;
+  const open = (path: string) => openDataset(path, inputs, { tokenizer, where, indices, task: request.task });
+  const calibData = request.calib === undefined ? undefined : await open(request.calib);
+  const evalData = request.eval === undefined ? undefined : await open(request.eval);
+  const calibration = calibData && {
+    dataset: calibData,
+    indices: sampleIndices(calibData.length, request.samples ?? defaultSamples, seed),
+  };
+
+  const inputSha256 = await model.hash();
+  const size = await measureSize(model);
+  const surgery = await method.apply(model, parameters, { calibration, selects, threads, seed, progress });
+  const calibrationSha256 = calibData && (await hashFiles(calibData.files));
+  const made = provenance({
+    command: `${method.name} ${JSON.stringify(parameters)}`,
+    inputSha256,
+    calibrationSha256,
+    seed,
+  });
+  if (request.withProvenance ?? true) stamp(model, made);
+
+  let comparison: Comparison | undefined;
+  let checked: GateResult[] = [];
+  const written = await writeModel(model, output, {
+    force: request.force,
+    externalData: request.externalData,
+    check: async (staged) => {
+      progress('verify', 0, 1);
+      await verifyWritten(model, staged);
+      comparison = await compareModels({ model, size }, staged, {
+        ...comparisonData(evalData, calibration, request.task),
+        threads,
+        seed,
+        progress,
+      });
+      checked = checkGates(gates, gateInput(comparison));
+      return request.keepFailed || checked.every(({ passed }) => passed);
+    },
+  });
+  return {
+    ...shared,
+    input: { ...shared.input, sha256: inputSha256 },
+    ...(written && { output: { path: output, ...written } }),
+    ...(calibration &&
+      calibrationSha256 && {
+        calibration: {
+          path: calibration.dataset.path,
+          samples: calibration.indices.length,
+          sha256: calibrationSha256,
+        },
+      }),
+    layers: surgery.layers,
+    notes: surgery.notes,
+    comparison,
+    gates: checked,
+    provenance: made,
+    seconds: since(start),
+  };
+}
+
+/** Labelled data where there is some, else the calibration data, compared with the original only. */
+function comparisonData(evalData: Dataset | undefined, calibration: Calibration | undefined, task: Task | undefined) {
+  if (evalData) {
+    const indices = Array.from({ length: evalData.length }, (_, i) => i);
+    return { data: { dataset: evalData, indices }, task: task ?? evalData.task };
+  }
+  return { data: calibration, task: 'none' as const };
+}
+
+function parseParameters<S extends z.ZodObject>(method: Method<S>, given: z.input<S>): z.infer<S> {
+  const parsed = method.parameters.safeParse(given);
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  throw usageError(`A parameter of ${method.name} is not valid.`, {
+    where: issue.path.map((key) => flagName(String(key))).join(' '),
+    expected: issue.message,
+    got: JSON.stringify(issue.path.reduce<unknown>((v, key) => (v as Record<PropertyKey, unknown>)?.[key], given)),
+  });
+}
+
+/** `varPower` -> `--var-power`. */
+export const flagName = (parameter: string): string =>
+  `--${parameter.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+
+function selector(include: string[] = [], exclude: string[] = []): (layer: string) => boolean {
+  // Layer names are full of slashes and brackets that are no path: `*` crosses them.
+  const matcher = (globs: string[]) => {
+    const tests = globs.map((glob) => picomatch(glob, { bash: true, dot: true }));
+    return (name: string) => tests.some((test) => test(name) || test(name.replace(/^\//, '')));
+  };
+  const included = include.length > 0 ? matcher(include) : () => true;
+  const excluded = matcher(exclude);
+  return (layer) => included(layer) && !excluded(layer);
+}
+
+/** Before any work: an existing output that may not be replaced would be refused at the very end. */
+function refuseExisting(output: string, force: boolean): void {
+  if (force || !existsSync(output)) return;
+  throw ioError('The output exists already.', { where: output, hint: 'Choose another name, or replace it with --force.' });
+}
+
+const since = (start: number): number => (performance.now() - start) / 1000;

@@ -1,0 +1,139 @@
+import type { Comparison } from '../evaluate/compare.js';
+import type { GateResult } from '../evaluate/gates.js';
+import { higherIsBetter } from '../evaluate/metrics.js';
+import type { LayerColumn, LayerReport } from '../methods/method.js';
+import type { OperationResult } from '../recipe/operation.js';
+import { bytes, duration, number, percent } from './format.js';
+import { markdownTable, type Table, textTable } from './table.js';
+
+/** Layers shown in the terminal; reports in files have all. */
+const shownLayers = 40;
+
+/** An operation's outcome for the terminal. */
+export function operationText(result: OperationResult, columns: LayerColumn<LayerReport>[]): string {
+  const layers = result.layers.filter(({ status }) => status !== 'skipped');
+  const hidden = layers.length - shownLayers;
+  return [
+    headline(result),
+    ...(result.comparison ? [textTable(comparisonTable(result.comparison)), measuredOn(result.comparison)] : []),
+    ...(layers.length > 0 ? [textTable(layerTable(layers.slice(0, shownLayers), columns))] : []),
+    ...(hidden > 0 ? [`… and ${hidden} more layers (--report FILE.md lists all)`] : []),
+    ...skipped(result),
+    ...result.gates.map(gateText),
+    ...result.notes.map((note) => wrap(`note: ${note}`)),
+    ...(result.output ? [`written: ${result.output.files.join(', ')} (${bytes(result.output.bytes)})`] : []),
+  ].join('\n\n');
+}
+
+/** The same as a Markdown document, with every layer. */
+export function operationMarkdown(result: OperationResult, columns: LayerColumn<LayerReport>[]): string {
+  return `${[
+    `# ${headline(result)}`,
+    ...(result.comparison ? [markdownTable(comparisonTable(result.comparison)), measuredOn(result.comparison)] : []),
+    '## Layers',
+    markdownTable(layerTable(result.layers, [...columns, { header: 'why', value: ({ reason }) => reason ?? '' }])),
+    ...result.gates.map(gateText),
+    ...(result.notes.length > 0 ? ['## Notes', result.notes.map((n) => `- ${n}`).join('\n')] : []),
+    '## Parameters',
+    `\`\`\`json\n${JSON.stringify(result.parameters, null, 2)}\n\`\`\``,
+    ...(result.provenance ? [`Made by ${result.provenance.tool} on ${result.provenance.runtime.cpu}, ONNX Runtime ${result.provenance.runtime.onnxruntime}, input sha256 ${result.provenance.inputSha256}.`] : []),
+  ].join('\n\n')}\n`;
+}
+
+function headline({ method, input, output, layers, seconds }: OperationResult): string {
+  const changed = layers.filter(({ status }) => status === 'changed').length;
+  const target = output ? ` -> ${output.path}` : '';
+  return `${method}: ${input.path}${target}, ${changed} of ${layers.length} layers, ${duration(seconds)}`;
+}
+
+/** Before, after and the change of everything that was measured. */
+export function comparisonTable({ metrics, fidelity = {}, size, latency }: Comparison): Table {
+  const rows: string[][] = [];
+  for (const name of Object.keys(metrics?.after ?? {})) {
+    const [a, b] = [metrics?.before[name] ?? Number.NaN, metrics?.after[name] ?? Number.NaN];
+    rows.push([name, metric(name, a), metric(name, b), change(name, a, b)]);
+  }
+  for (const [name, value] of Object.entries(fidelity)) rows.push([`${name} to original`, '', metric(name, value), '']);
+  const { before, after } = size;
+  if (before.zeros !== undefined && after.zeros !== undefined) {
+    rows.push(['zeros', percent(before.zeros / before.parameters), percent(after.zeros / after.parameters), '']);
+  }
+  rows.push(['file', bytes(before.bytes), bytes(after.bytes), ratio(after.bytes / before.bytes)]);
+  if (before.gzipBytes !== undefined && after.gzipBytes !== undefined) {
+    rows.push(['gzipped', bytes(before.gzipBytes), bytes(after.gzipBytes), ratio(after.gzipBytes / before.gzipBytes)]);
+  }
+  if (latency) {
+    const [a, b] = [latency.before.median, latency.after.median];
+    rows.push(['latency', `${number(a)} ms`, `${number(b)} ms`, ratio(b / a)]);
+  }
+  return { header: ['', 'before', 'after', 'change'], rows, numeric: [1, 2, 3] };
+}
+
+export function measuredOn({ on, latency, unmeasured }: Comparison): string {
+  const data = {
+    labelled: `Measured on ${on.samples} examples of ${on.path} (${on.task}).`,
+    unlabelled: `No labelled data (--eval): outputs compared with the original's on ${on.samples} examples of ${on.path}.`,
+    random: `No data at all: outputs compared on ${on.samples} RANDOM inputs, which says little about real ones.`,
+    nothing: `Outputs were not compared: ${unmeasured}`,
+  }[on.kind];
+  const timing = latency
+    ? ` Latency: one example, ${latency.threads} thread${latency.threads === 1 ? '' : 's'}, median of interleaved runs.`
+    : '';
+  return wrap(data + timing);
+}
+
+/** Columns that say nothing, or the same of every layer, are left out. */
+function layerTable(layers: LayerReport[], columns: LayerColumn<LayerReport>[]): Table {
+  const status: LayerColumn<LayerReport> = { header: 'status', value: (layer) => layer.status };
+  const mixed = new Set(layers.map(status.value)).size > 1;
+  const shown = [...(mixed ? [status] : []), ...columns].filter(({ value }) => layers.some(value));
+  return {
+    header: ['layer', 'out x in', ...shown.map(({ header }) => header)],
+    rows: layers.map((layer) => [
+      layer.name,
+      layer.shape?.join(' x ') ?? '',
+      ...shown.map(({ value }) => value(layer)),
+    ]),
+    numeric: [1],
+  };
+}
+
+/** Skipped layers, gathered by reason. */
+function skipped({ layers }: OperationResult): string[] {
+  const reasons = new Map<string, string[]>();
+  for (const { status, reason = '', name } of layers) {
+    if (status === 'skipped') reasons.set(reason, [...(reasons.get(reason) ?? []), name]);
+  }
+  return [...reasons].map(([reason, names]) => {
+    const more = names.length > 3 ? ` and ${names.length - 3} more` : '';
+    return wrap(`skipped, ${reason}: ${names.slice(0, 3).join(', ')}${more}`);
+  });
+}
+
+export const gateText = ({ gate, passed, detail }: GateResult): string =>
+  wrap(`${passed ? 'passed' : 'FAILED'}: ${gate} (${detail})`);
+
+const shares = new Set(['accuracy', 'top5', 'agreement']);
+
+export const metric = (name: string, value: number): string => (shares.has(name) ? percent(value) : number(value));
+
+function change(name: string, before: number, after: number): string {
+  const difference = after - before;
+  const sign = difference > 0 ? '+' : difference < 0 ? '-' : '';
+  const better = difference === 0 ? '' : difference > 0 === higherIsBetter[name] ? '' : ' worse';
+  const size = Math.abs(difference);
+  return `${sign}${shares.has(name) ? `${(100 * size).toFixed(2)} pp` : number(size)}${better}`;
+}
+
+const ratio = (value: number): string => `${value.toFixed(2)}x`;
+
+/** Lines of at most 80 columns; words longer than that stay whole. */
+export function wrap(text: string, width = 80): string {
+  const lines = [''];
+  for (const word of text.split(' ')) {
+    const line = lines[lines.length - 1];
+    if (line && line.length + 1 + word.length > width) lines.push(`  ${word}`);
+    else lines[lines.length - 1] = line ? `${line} ${word}` : word;
+  }
+  return lines.join('\n');
+}
