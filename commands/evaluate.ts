@@ -8,17 +8,29 @@ import { evaluationMarkdown, evaluationText } from '../src/report/evaluation.js'
 import { writeReports } from '../src/report/write.js';
 
 export default class Evaluate extends BaseCommand {
-  static override summary = 'Measure a model on data: task metrics, latency, size, and how close it is to an original.';
+  static override summary =
+    'Measure a model on data: task metrics, latency, size, and how close it is to an original.';
   static override examples = [
     '<%= config.bin %> evaluate model.onnx --data test.npz --task classification',
     '<%= config.bin %> evaluate sparse.onnx --data test.yaml --against model.onnx --max-drop accuracy=0.01',
     '<%= config.bin %> evaluate lm.onnx --data heldout.txt --tokenizer tokenizer.json --task lm',
   ];
-  static override args = { model: Args.string({ description: 'the model, an .onnx file', required: true }) };
+  static override args = {
+    model: Args.string({ description: 'the model, an .onnx file', required: true }),
+  };
   static override flags = {
-    data: Flags.string({ description: 'examples to measure on', helpValue: 'DATA', required: true, helpGroup: 'DATA' }),
+    data: Flags.string({
+      description: 'examples to measure on',
+      helpValue: 'DATA',
+      required: true,
+      helpGroup: 'DATA',
+    }),
     against: Flags.string({ description: 'the original to compare with', helpValue: 'MODEL' }),
-    samples: Flags.integer({ description: 'examples at most (default: all)', min: 1, helpGroup: 'DATA' }),
+    samples: Flags.integer({
+      description: 'examples at most (default: all)',
+      min: 1,
+      helpGroup: 'DATA',
+    }),
     ...dataFlags,
     ...gateFlags,
     ...reportFlag,
@@ -43,7 +55,10 @@ export default class Evaluate extends BaseCommand {
       gates: gatesFrom(flags),
       progress: flags.quiet ? undefined : progress.show,
     }).finally(progress.clear);
-    await writeReports(flags.report ?? [], { json: () => result, markdown: () => evaluationMarkdown(result) });
+    await writeReports(flags.report ?? [], {
+      json: () => result,
+      markdown: () => evaluationMarkdown(result),
+    });
     if (!flags.quiet) this.log(evaluationText(result));
     if (result.gates.some(({ passed }) => !passed)) process.exitCode = ExitCode.gate;
     return result;

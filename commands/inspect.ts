@@ -5,7 +5,8 @@ import { readModel } from '../src/onnx/index.js';
 import { inspectionsText, inspectText } from '../src/report/inspect.js';
 
 export default class Inspect extends BaseCommand {
-  static override summary = 'Show what is in a model: interface, ops, parameters, sizes, zeros, linear layers.';
+  static override summary =
+    'Show what is in a model: interface, ops, parameters, sizes, zeros, linear layers.';
   static override examples = [
     '<%= config.bin %> inspect model.onnx',
     '<%= config.bin %> inspect model.onnx sparse.onnx',
@@ -14,14 +15,19 @@ export default class Inspect extends BaseCommand {
   static override strict = false;
   static override usage = 'inspect MODEL... [--json] [--weights]';
   static override flags = {
-    weights: Flags.boolean({ description: 'read every weight, for zeros and gzipped size (default: up to 1 GB)', allowNo: true }),
+    weights: Flags.boolean({
+      description: 'read every weight, for zeros and gzipped size (default: up to 1 GB)',
+      allowNo: true,
+    }),
   };
 
   async run(): Promise<Inspection[]> {
     const { argv, flags } = await this.parse(Inspect);
     const inspections: Inspection[] = [];
-    for (const path of argv) inspections.push(await inspectModel(await readModel(String(path)), flags.weights));
-    if (inspections.length === 0) this.error('Name at least one model: resect inspect MODEL...', { exit: 2 });
+    for (const path of argv)
+      inspections.push(await inspectModel(await readModel(String(path)), flags.weights));
+    if (inspections.length === 0)
+      this.error('Name at least one model: resect inspect MODEL...', { exit: 2 });
     this.log(inspections.length === 1 ? inspectText(inspections[0]) : inspectionsText(inspections));
     return inspections;
   }

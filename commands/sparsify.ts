@@ -6,7 +6,9 @@ import { sparsify } from '../src/methods/sparsify/method.js';
 export default class Sparsify extends OperationCommand {
   static override summary = sparsify.summary;
   static override examples = sparsify.examples;
-  static override args = { model: Args.string({ description: 'the model, an .onnx file', required: true }) };
+  static override args = {
+    model: Args.string({ description: 'the model, an .onnx file', required: true }),
+  };
   static override flags = { ...methodFlags(sparsify), ...operationFlags };
 
   async run() {

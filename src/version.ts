@@ -1,4 +1,6 @@
 import { createRequire } from 'node:module';
 
 /** Of this package. */
-export const { version } = createRequire(import.meta.url)('resect/package.json') as { version: string };
+export const { version } = createRequire(import.meta.url)('resect/package.json') as {
+  version: string;
+};

@@ -15,13 +15,18 @@ export abstract class BaseCommand extends Command {
     // What oclif itself throws: wrong flags and the like.
     if (error instanceof Errors.CLIError) return super.catch(error) as never;
     const report = `${error.stack ?? error}\n\nThis is a bug in resect. Please report it, with the lines above.`;
-    if (this.jsonEnabled()) this.logJson({ error: { message: error.message, exitCode: ExitCode.bug } });
+    if (this.jsonEnabled())
+      this.logJson({ error: { message: error.message, exitCode: ExitCode.bug } });
     else this.logToStderr(report);
     return this.exit(ExitCode.bug);
   }
 }
 
-export const errorJson = ({ message, exitCode, detail: { where, expected, got, hint } }: ResectError) => ({
+export const errorJson = ({
+  message,
+  exitCode,
+  detail: { where, expected, got, hint },
+}: ResectError) => ({
   message: sentence(message),
   exitCode,
   where,

@@ -21,7 +21,12 @@ export const runtimeFlags = {
     min: 1,
     helpGroup: 'RUN',
   }),
-  seed: Flags.integer({ description: 'seed of every random choice', default: 0, min: 0, helpGroup: 'RUN' }),
+  seed: Flags.integer({
+    description: 'seed of every random choice',
+    default: 0,
+    min: 0,
+    helpGroup: 'RUN',
+  }),
   quiet: Flags.boolean({ description: 'print nothing but errors', helpGroup: 'RUN' }),
 };
 
@@ -32,14 +37,26 @@ export const dataFlags = {
     options: ['classification', 'lm', 'regression', 'none'] as const,
     helpGroup: 'DATA',
   })(),
-  tokenizer: Flags.string({ description: 'tokenizer.json for text', helpValue: 'FILE', helpGroup: 'DATA' }),
-  where: Flags.string({ description: 'only examples with this label, e.g. label=7', helpGroup: 'DATA' }),
-  indices: Flags.string({ description: 'only the examples listed in FILE', helpValue: 'FILE', helpGroup: 'DATA' }),
+  tokenizer: Flags.string({
+    description: 'tokenizer.json for text',
+    helpValue: 'FILE',
+    helpGroup: 'DATA',
+  }),
+  where: Flags.string({
+    description: 'only examples with this label, e.g. label=7',
+    helpGroup: 'DATA',
+  }),
+  indices: Flags.string({
+    description: 'only the examples listed in FILE',
+    helpValue: 'FILE',
+    helpGroup: 'DATA',
+  }),
 };
 
 export const gateFlags = {
   'max-drop': Flags.string({
-    description: 'fail if a metric gets worse by more than this, e.g. accuracy=0.01 or perplexity=5%',
+    description:
+      'fail if a metric gets worse by more than this, e.g. accuracy=0.01 or perplexity=5%',
     helpValue: 'METRIC=AMOUNT',
     multiple: true,
     multipleNonGreedy: true,
@@ -52,8 +69,14 @@ export const gateFlags = {
     multipleNonGreedy: true,
     helpGroup: 'GATES',
   }),
-  'max-size': Flags.string({ description: 'fail if the file is larger, e.g. 20MB or 0.5x', helpGroup: 'GATES' }),
-  'min-speedup': numberFlag({ description: 'fail if not this many times faster', helpGroup: 'GATES' }),
+  'max-size': Flags.string({
+    description: 'fail if the file is larger, e.g. 20MB or 0.5x',
+    helpGroup: 'GATES',
+  }),
+  'min-speedup': numberFlag({
+    description: 'fail if not this many times faster',
+    helpGroup: 'GATES',
+  }),
 };
 
 /** The values of `gateFlags` as gates. */
@@ -81,7 +104,12 @@ export const reportFlag = {
 
 /** Flags of every command that writes a model. */
 export const operationFlags = {
-  output: Flags.string({ char: 'o', description: 'where to write the result', helpValue: 'FILE', helpGroup: 'OUTPUT' }),
+  output: Flags.string({
+    char: 'o',
+    description: 'where to write the result',
+    helpValue: 'FILE',
+    helpGroup: 'OUTPUT',
+  }),
   force: Flags.boolean({ description: 'replace an existing output', helpGroup: 'OUTPUT' }),
   'external-data': Flags.boolean({
     description: 'keep weights in a file of their own (always so above 2 GiB)',
@@ -94,10 +122,24 @@ export const operationFlags = {
     allowNo: true,
     helpGroup: 'OUTPUT',
   }),
-  'dry-run': Flags.boolean({ description: 'say what would change and what is skipped; write nothing', helpGroup: 'OUTPUT' }),
-  'keep-failed': Flags.boolean({ description: 'keep the output when a gate fails', helpGroup: 'OUTPUT' }),
-  calib: Flags.string({ description: 'examples to calibrate on; labels are not used', helpValue: 'DATA', helpGroup: 'DATA' }),
-  eval: Flags.string({ description: 'examples to measure before and after on', helpValue: 'DATA', helpGroup: 'DATA' }),
+  'dry-run': Flags.boolean({
+    description: 'say what would change and what is skipped; write nothing',
+    helpGroup: 'OUTPUT',
+  }),
+  'keep-failed': Flags.boolean({
+    description: 'keep the output when a gate fails',
+    helpGroup: 'OUTPUT',
+  }),
+  calib: Flags.string({
+    description: 'examples to calibrate on; labels are not used',
+    helpValue: 'DATA',
+    helpGroup: 'DATA',
+  }),
+  eval: Flags.string({
+    description: 'examples to measure before and after on',
+    helpValue: 'DATA',
+    helpGroup: 'DATA',
+  }),
   samples: Flags.integer({
     description: 'calibration examples at most',
     default: 128,
@@ -125,7 +167,8 @@ export const operationFlags = {
 };
 
 /** `varPower` -> `var-power`. */
-const kebab = (name: string): string => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+const kebab = (name: string): string =>
+  name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 
 interface PropertySchema {
   type?: string;
@@ -135,14 +178,24 @@ interface PropertySchema {
 }
 
 /** One flag per parameter of a method, made from its schema. */
-export function methodFlags<S extends z.ZodObject>({ parameters }: Pick<Method<S>, 'parameters'>): FlagInput {
+export function methodFlags<S extends z.ZodObject>({
+  parameters,
+}: Pick<Method<S>, 'parameters'>): FlagInput {
   const { properties = {} } = z.toJSONSchema(parameters, { io: 'input' });
   return Object.fromEntries(
-    Object.entries(properties).map(([key, property]) => [kebab(key), toFlag(property as PropertySchema)]),
+    Object.entries(properties).map(([key, property]) => [
+      kebab(key),
+      toFlag(property as PropertySchema),
+    ]),
   );
 }
 
-function toFlag({ type, enum: options, default: fallback, description }: PropertySchema): FlagInput[string] {
+function toFlag({
+  type,
+  enum: options,
+  default: fallback,
+  description,
+}: PropertySchema): FlagInput[string] {
   const shared = { description, helpGroup: 'METHOD' };
   // The schema applies defaults; help only shows them.
   const shown = fallback === undefined ? description : `${description} (default: ${fallback})`;

@@ -1,6 +1,6 @@
 import { ExitCode } from '../errors.js';
 import type { LayerColumn, LayerReport, Method } from '../methods/method.js';
-import { operate, type OperationResult } from '../recipe/operation.js';
+import { type OperationResult, operate } from '../recipe/operation.js';
 import { operationMarkdown, operationText } from '../report/operation.js';
 import { writeReports } from '../report/write.js';
 import { BaseCommand } from './base.js';
@@ -36,7 +36,11 @@ export interface OperationFlags {
 
 /** A command that applies one method to one model. */
 export abstract class OperationCommand extends BaseCommand {
-  protected async operate(method: Method, model: string, flags: OperationFlags): Promise<OperationResult> {
+  protected async operate(
+    method: Method,
+    model: string,
+    flags: OperationFlags,
+  ): Promise<OperationResult> {
     const progress = terminalProgress();
     let result: OperationResult;
     try {
@@ -75,7 +79,9 @@ export abstract class OperationCommand extends BaseCommand {
     if (!flags.quiet) this.log(operationText(result, columns));
     if (result.gates.some(({ passed }) => !passed)) {
       if (!this.jsonEnabled()) {
-        this.logToStderr(`A gate failed: ${result.output ? 'the output was kept (--keep-failed)' : 'nothing was written'}.`);
+        this.logToStderr(
+          `A gate failed: ${result.output ? 'the output was kept (--keep-failed)' : 'nothing was written'}.`,
+        );
       }
       process.exitCode = ExitCode.gate;
     }

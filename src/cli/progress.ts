@@ -17,7 +17,10 @@ export function terminalProgress(stream: NodeJS.WriteStream = process.stderr) {
       start = now;
     } else if (now - last < 100) return;
     last = now;
-    const left = done > 0 && done < total ? `, ${duration(((now - start) / done / 1000) * (total - done))} left` : '';
+    const left =
+      done > 0 && done < total
+        ? `, ${duration(((now - start) / done / 1000) * (total - done))} left`
+        : '';
     const text = `${name} ${total > 1 ? `${done}/${total}` : '…'}${left}`.slice(0, 79);
     clear();
     stream.write(text);

@@ -1,5 +1,5 @@
 import { dataError } from '../errors.js';
-import { allocate, filled, isDType, isFloat, isInteger, product, showDims } from './dtypes.js';
+import { filled, fromNumbers, isDType, isFloat, isInteger, product, showDims } from './dtypes.js';
 import type { InputSpec, TensorData } from './types.js';
 
 /** Inputs that are not data, and what they get when none is given. */
@@ -65,16 +65,11 @@ export const constantInput = (spec: InputSpec, dims: number[], value: number): T
 
 function tensor(spec: InputSpec, dims: number[], value: (i: number) => number): TensorData {
   const dtype = numeric(spec);
-  const data = allocate(dtype, product(dims));
-  const one = filled(dtype, 1, 1)[0];
-  for (let i = 0; i < data.length; i++) {
-    const v = value(i);
-    data[i] = v === 1 ? one : typeof one === 'bigint' ? BigInt(v) : v;
-  }
-  return { dtype, dims, data };
+  const values = Float64Array.from({ length: product(dims) }, (_, i) => value(i));
+  return { dtype, dims, data: fromNumbers(values, dtype, `input ${spec.name}`) };
 }
 
-/** One dimension of an input that is not data. */
+/** One dimension of an input that is not data; `kind` is undefined for a constant from a data card. */
 export function resolveDim(
   spec: InputSpec,
   axis: number,
@@ -89,6 +84,7 @@ export function resolveDim(
   if (kind === 'state') return isCache(spec.name) && axis > 0 && !/batch/i.test(dim) ? 0 : batch;
   if (kind === 'flag' || kind === 'rate') return 1;
   if (axis === 0 && spec.dims.length > 1) return batch;
+  if (kind === undefined) return axis === 0 ? 1 : (sequence ?? 1);
   if (sequence !== undefined) return sequence;
   throw dataError('the size of an input is unknown', {
     where: `input ${spec.name}, axis ${axis}`,

@@ -1,4 +1,4 @@
-import { dataError } from '../errors.js';
+import { dataError, usageError } from '../errors.js';
 import {
   auxiliaryInput,
   auxiliaryKind,
@@ -23,6 +23,8 @@ export async function* batches(
   batchSize: number,
   specs: readonly InputSpec[],
 ): AsyncGenerator<Batch> {
+  if (!(batchSize >= 1))
+    throw usageError('the batch size must be 1 or more', { got: `${batchSize}` });
   if (indices.length === 0) return;
   const { frozen, perRun } = batching(await dataset.example(indices[0]), batchSize, specs);
   for (let at = 0; at < indices.length; at += perRun) {

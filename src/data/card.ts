@@ -9,7 +9,7 @@ const values = z
   .or(z.number().transform((value) => [value]));
 const side = z.int().min(1).max(65536);
 const nested: z.ZodType<Nested> = z.lazy(() => z.number().or(z.boolean()).or(z.array(nested)));
-export type Nested = number | boolean | Nested[];
+type Nested = number | boolean | Nested[];
 
 /** Where the values of one model input come from, and what is done to them. */
 const inputMapping = z

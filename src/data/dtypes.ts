@@ -39,7 +39,7 @@ export const isDType = (name: string): name is DType => Object.hasOwn(arrays, na
 export const isInteger = (dtype: string) => isDType(dtype) && dtype !== 'bool' && dtype in ranges;
 export const isFloat = (dtype: string) => dtype.startsWith('float') && isDType(dtype);
 export const itemSize = (dtype: DType) => arrays[dtype].BYTES_PER_ELEMENT;
-export const allocate = (dtype: DType, length: number): TypedArray => new arrays[dtype](length);
+const allocate = (dtype: DType, length: number): TypedArray => new arrays[dtype](length);
 
 /** `length` elements of one value. */
 export function filled(dtype: DType, length: number, value: number): TypedArray {

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
+import { ioError } from '../errors.js';
 import { statFile } from './bytes.js';
 
 /**
@@ -12,7 +13,9 @@ export async function hashFiles(files: string[]): Promise<string> {
   for (const file of files) {
     await statFile(file);
     const hash = createHash('sha256');
-    await pipeline(createReadStream(file), hash);
+    await pipeline(createReadStream(file), hash).catch((cause) => {
+      throw ioError(`cannot be read (${cause.code})`, { where: file, cause });
+    });
     digests.push(hash.digest('hex'));
   }
   if (digests.length === 1) return digests[0];

@@ -66,7 +66,7 @@ async function idxBody(path: string, file: ByteSource, layout: ArrayLayout, gzip
   return async () => memorySource(await readInflated(inflate(file, 'gzip'), size, path));
 }
 
-export function parseIdxHeader(bytes: Uint8Array, where: string): ArrayLayout {
+function parseIdxHeader(bytes: Uint8Array, where: string): ArrayLayout {
   const [zero, alsoZero, code, rank] = bytes;
   const dtype = dtypes[code];
   if (zero !== 0 || alsoZero !== 0 || !dtype || !rank)

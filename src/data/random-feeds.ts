@@ -14,7 +14,8 @@ const MAX_ID = 16;
 /**
  * One run of random inputs, for when there is no data at all: floats N(0, 1), bytes 0 to 255, other integers
  * 0 to 15, and auxiliary inputs as for real data. Dimensions with one symbol get one size; open ones get
- * `batch` on the first axis, 224 in the others of rank-4 inputs, 512 where the model is told a sampling rate, and 128 elsewhere.
+ * `batch` on the first axis, 224 in the others of rank-4 inputs, 512 where the model is told a sampling
+ * rate, and 128 elsewhere.
  */
 export function randomFeeds(
   specs: readonly InputSpec[],
@@ -40,9 +41,11 @@ export function randomFeeds(
     feeds[spec.name] = { dtype, dims, data: fromNumbers(values, dtype, `input ${spec.name}`) };
     if (dims.length === 2 && dtype.startsWith('int')) sequence = dims[1];
   }
+  // A frozen batch overrules the wanted one for states, too.
+  const rows = Object.values(feeds).find(({ dims }) => dims.length > 0)?.dims[0] ?? batch;
   for (const spec of specs) {
     const kind = auxiliaryKind(spec);
-    if (kind) feeds[spec.name] = auxiliaryInput(spec, kind, { batch, symbols, sequence });
+    if (kind) feeds[spec.name] = auxiliaryInput(spec, kind, { batch: rows, symbols, sequence });
   }
   return feeds;
 }

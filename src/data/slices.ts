@@ -47,7 +47,7 @@ function labelFilter({ label, path }: Dataset, where: string): (i: number) => bo
 }
 
 /** Integers from a text file, one per line, or a `.npy` array; each from 0 to `length - 1`. */
-export async function readIndices(path: string, length: number): Promise<number[]> {
+async function readIndices(path: string, length: number): Promise<number[]> {
   const numbers = /\.npy$/i.test(path)
     ? Array.from(await (await (await openNpy(path)).column('data')).numbers())
     : (await readText(path))

@@ -14,7 +14,12 @@ const randomRuns = 8;
 
 export interface Comparison {
   /** What the numbers were measured on. */
-  on: { kind: 'labelled' | 'unlabelled' | 'random' | 'nothing'; path?: string; samples: number; task: Task };
+  on: {
+    kind: 'labelled' | 'unlabelled' | 'random' | 'nothing';
+    path?: string;
+    samples: number;
+    task: Task;
+  };
   size: { before: SizeMeasure; after: SizeMeasure };
   /** Task metrics; absent without labels. */
   metrics?: { before: Metrics; after: Metrics };
@@ -52,16 +57,26 @@ export async function compareModels(
   const task = data ? options.task : 'none';
   const kind = !data ? 'random' : task === 'none' ? 'unlabelled' : 'labelled';
   try {
-    const on: EvaluationData = data ? { kind: 'data', ...data } : { kind: 'random', runs: randomRuns, seed };
-    const { task: metrics, fidelity, samples } = await evaluateModels([beforePath, afterPath], on, {
+    const on: EvaluationData = data
+      ? { kind: 'data', ...data }
+      : { kind: 'random', runs: randomRuns, seed };
+    const {
+      task: metrics,
+      fidelity,
+      samples,
+    } = await evaluateModels([beforePath, afterPath], on, {
       task,
       threads,
       progress: (done, total) => progress('evaluate', done, total),
     });
     progress('time', 0, 1);
-    const [latencyBefore, latencyAfter] = await measureLatency([beforePath, afterPath], await timingFeed(before, options), {
-      threads,
-    });
+    const [latencyBefore, latencyAfter] = await measureLatency(
+      [beforePath, afterPath],
+      await timingFeed(before, options),
+      {
+        threads,
+      },
+    );
     return {
       on: { kind, path: data?.dataset.path, samples, task },
       size,
@@ -81,17 +96,27 @@ export async function compareModels(
 }
 
 /** Inputs of one example, for timing. */
-export async function firstFeed(dataset: Dataset, indices: number[], inputs: InputSpec[]): Promise<Feeds> {
+export async function firstFeed(
+  dataset: Dataset,
+  indices: number[],
+  inputs: InputSpec[],
+): Promise<Feeds> {
   for await (const batch of batches(dataset, indices.slice(0, 1), 1, inputs)) return batch.feeds;
   throw new Error('an opened dataset has an example');
 }
 
 const timingFeed = async ({ proto }: Model, { data, seed }: CompareOptions): Promise<Feeds> =>
-  data ? firstFeed(data.dataset, data.indices, modelInputs(proto)) : randomFeeds(modelInputs(proto), 1, seed);
+  data
+    ? firstFeed(data.dataset, data.indices, modelInputs(proto))
+    : randomFeeds(modelInputs(proto), 1, seed);
 
 async function runs(path: string, model: Model, options: CompareOptions): Promise<boolean> {
   try {
-    await measureLatency([path], await timingFeed(model, options), { threads: options.threads, seconds: 0, runs: 1 });
+    await measureLatency([path], await timingFeed(model, options), {
+      threads: options.threads,
+      seconds: 0,
+      runs: 1,
+    });
     return true;
   } catch {
     return false;

@@ -66,7 +66,11 @@ export async function evaluateModels(
   }
 }
 
-async function* feed(data: EvaluationData, batchSize: number, session: Session): AsyncGenerator<Batch> {
+async function* feed(
+  data: EvaluationData,
+  batchSize: number,
+  session: Session,
+): AsyncGenerator<Batch> {
   if (data.kind === 'data') {
     yield* batches(data.dataset, data.indices, batchSize, session.inputs);
     return;

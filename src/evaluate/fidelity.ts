@@ -41,7 +41,8 @@ export class Fidelity {
         this.#other += b[i] * b[i];
         this.#difference += (a[i] - b[i]) ** 2;
       }
-      if (position === 0 && this.#classes) this.#compareRows(a, b, reference[name].dims.at(-1) ?? 1);
+      if (position === 0 && this.#classes)
+        this.#compareRows(a, b, reference[name].dims.at(-1) ?? 1);
     }
   }
 
@@ -64,7 +65,11 @@ export class Fidelity {
     };
   }
 
-  #compareRows(a: Float32Array | Float64Array, b: Float32Array | Float64Array, classes: number): void {
+  #compareRows(
+    a: Float32Array | Float64Array,
+    b: Float32Array | Float64Array,
+    classes: number,
+  ): void {
     if (classes < 2) return;
     for (let at = 0; at < a.length; at += classes) {
       const p = a.subarray(at, at + classes);

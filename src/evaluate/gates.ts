@@ -62,7 +62,8 @@ export function checkGates(gates: Gates, input: GateInput): GateResult[] {
     });
   }
   if (gates.minSpeedup !== undefined) {
-    if (input.speedup === undefined) throw usageError('--min-speedup needs a model that ONNX Runtime can run.');
+    if (input.speedup === undefined)
+      throw usageError('--min-speedup needs a model that ONNX Runtime can run.');
     results.push({
       gate: `--min-speedup ${gates.minSpeedup}`,
       passed: input.speedup >= gates.minSpeedup,
@@ -127,4 +128,5 @@ function parseSize(text: string, original: number): number {
   return unit === 'X' ? value * original : value * units[unit];
 }
 
-const show = (value: number): string => (Number.isFinite(value) ? String(Number(value.toPrecision(4))) : String(value));
+const show = (value: number): string =>
+  Number.isFinite(value) ? String(Number(value.toPrecision(4))) : String(value);

@@ -43,7 +43,10 @@ export interface Inspection {
  * What is in a model, from its file alone; the runtime is not needed.
  * @param readWeights whether to read every weight, for zeros and the gzipped size
  */
-export async function inspectModel(model: Model, readWeights = model.sizeBytes <= largestMeasured): Promise<Inspection> {
+export async function inspectModel(
+  model: Model,
+  readWeights = model.sizeBytes <= largestMeasured,
+): Promise<Inspection> {
   const { proto } = model;
   const graph = new Graph(inlineFunctions(proto));
   const ops: Record<string, number> = {};
@@ -64,12 +67,15 @@ export async function inspectModel(model: Model, readWeights = model.sizeBytes <
     tensors[dtype].bytes += byteLength;
   }
   const layers: LinearLayerSummary[] = [];
-  for (const layer of findLinearLayers(graph)) layers.push(await summarize(model, layer, readWeights));
+  for (const layer of findLinearLayers(graph))
+    layers.push(await summarize(model, layer, readWeights));
   return {
     path: model.path ?? '',
     irVersion: proto.irVersion,
     producer: [proto.producerName, proto.producerVersion].filter(Boolean).join(' ') || undefined,
-    opsets: Object.fromEntries(proto.opsetImport.map((o) => [o.domain || 'ai.onnx', o.version ?? 0])),
+    opsets: Object.fromEntries(
+      proto.opsetImport.map((o) => [o.domain || 'ai.onnx', o.version ?? 0]),
+    ),
     inputs: modelInputs(proto),
     outputs: modelOutputs(proto),
     ops,
@@ -79,11 +85,17 @@ export async function inspectModel(model: Model, readWeights = model.sizeBytes <
     size: await measureSize(model, readWeights),
     externalFiles: model.externalFiles(),
     layers,
-    metadata: Object.fromEntries((proto.metadataProps ?? []).map((p) => [p.key ?? '', p.value ?? ''])),
+    metadata: Object.fromEntries(
+      (proto.metadataProps ?? []).map((p) => [p.key ?? '', p.value ?? '']),
+    ),
   };
 }
 
-async function summarize(model: Model, layer: LinearLayer, readWeights: boolean): Promise<LinearLayerSummary> {
+async function summarize(
+  model: Model,
+  layer: LinearLayer,
+  readWeights: boolean,
+): Promise<LinearLayerSummary> {
   const { name, op, weight, skip, isHead } = layer;
   if (!weight) return { name, op, skip, isHead };
   const readable = readWeights && !/quantized storage|complex|empty/.test(skip ?? '');
@@ -92,7 +104,9 @@ async function summarize(model: Model, layer: LinearLayer, readWeights: boolean)
     op,
     shape: [weight.rows, weight.cols],
     dtype: tensorInfo(weight.view.tensor).dtype,
-    ...(readable && { zeros: countZeros(await readMatrix(model, weight)) / (weight.rows * weight.cols) }),
+    ...(readable && {
+      zeros: countZeros(await readMatrix(model, weight)) / (weight.rows * weight.cols),
+    }),
     skip,
     isHead,
   };

@@ -27,7 +27,8 @@ export async function measureSize(
   let zeros = 0;
   for (const { tensor } of allTensors(model.proto)) {
     const { dtype, elements, shape, place } = tensorInfo(tensor);
-    if (place === 'empty' || !(isFloat(dtype) || (/^u?int[248]$/.test(dtype) && shape.length > 1))) continue;
+    if (place === 'empty' || !(isFloat(dtype) || (/^u?int[248]$/.test(dtype) && shape.length > 1)))
+      continue;
     parameters += elements;
     if (measured) zeros += countZeros(await readTensorFloat32(model, tensor));
   }

@@ -54,7 +54,6 @@ class Classification implements TaskMetric {
     this.names = names;
   }
 
-
   add(outputs: Record<string, TensorData>, batch: Batch): void {
     const scores = prediction(outputs, this.names);
     const values = toFloats(scores);
@@ -69,7 +68,10 @@ class Classification implements TaskMetric {
         });
       }
       if (!(label >= 0 && label < classes)) {
-        throw dataError('A label is out of range.', { expected: `0 to ${classes - 1}`, got: String(label) });
+        throw dataError('A label is out of range.', {
+          expected: `0 to ${classes - 1}`,
+          got: String(label),
+        });
       }
       const row = values.subarray(i * classes, (i + 1) * classes);
       const rank = rankOf(row, label);
@@ -98,19 +100,22 @@ class LanguageModel implements TaskMetric {
     this.names = names;
   }
 
-
   add(outputs: Record<string, TensorData>, batch: Batch): void {
     const logits = prediction(outputs, this.names);
     const [rows, length, vocabulary] = logits.dims;
     const ids = Object.values(batch.feeds).find(
-      (t) => t.dims.length === 2 && /int/.test(t.dtype) && t.dims[0] === rows && t.dims[1] === length,
+      (t) =>
+        t.dims.length === 2 && /int/.test(t.dtype) && t.dims[0] === rows && t.dims[1] === length,
     );
     if (logits.dims.length !== 3 || !ids) {
-      throw dataError('The model is not a language model: its output does not pair with its input tokens.', {
-        expected: 'ids [batch, sequence] in, logits [batch, sequence, vocabulary] out',
-        got: `[${logits.dims.join(', ')}]`,
-        hint: 'Choose another --task.',
-      });
+      throw dataError(
+        'The model is not a language model: its output does not pair with its input tokens.',
+        {
+          expected: 'ids [batch, sequence] in, logits [batch, sequence, vocabulary] out',
+          got: `[${logits.dims.join(', ')}]`,
+          hint: 'Choose another --task.',
+        },
+      );
     }
     const values = toFloats(logits);
     for (let b = 0; b < batch.size; b++) {
@@ -149,7 +154,6 @@ class Regression implements TaskMetric {
     this.names = names;
   }
 
-
   add(outputs: Record<string, TensorData>, batch: Batch): void {
     const output = prediction(outputs, this.names);
     const values = toFloats(output);
@@ -185,12 +189,17 @@ class Regression implements TaskMetric {
 }
 
 /** The first floating-point output. */
-export function prediction(outputs: Record<string, TensorData>, names: readonly string[]): TensorData {
+export function prediction(
+  outputs: Record<string, TensorData>,
+  names: readonly string[],
+): TensorData {
   for (const name of names) {
     const value = outputs[name];
     if (value && /^float/.test(value.dtype)) return value;
   }
-  throw dataError('The model has no floating-point output to evaluate.', { hint: 'Choose another --task.' });
+  throw dataError('The model has no floating-point output to evaluate.', {
+    hint: 'Choose another --task.',
+  });
 }
 
 /** Values as numbers; half floats are decoded. */

@@ -5,7 +5,9 @@ import { createGzip } from 'node:zlib';
 export async function gzippedBytes(files: readonly string[]): Promise<number> {
   let total = 0;
   for (const file of files) {
-    const stream = createReadStream(file, { highWaterMark: 1 << 20 }).pipe(createGzip({ level: 6, chunkSize: 1 << 18 }));
+    const stream = createReadStream(file, { highWaterMark: 1 << 20 }).pipe(
+      createGzip({ level: 6, chunkSize: 1 << 18 }),
+    );
     for await (const chunk of stream) total += chunk.length;
   }
   return total;

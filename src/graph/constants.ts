@@ -1,4 +1,10 @@
-import { decode, type NodeProto, readInlineBytes, type TensorProto, tensorInfo } from '../onnx/index.js';
+import {
+  decode,
+  type NodeProto,
+  readInlineBytes,
+  type TensorProto,
+  tensorInfo,
+} from '../onnx/index.js';
 import type { Graph, Scope, Value } from './graph.js';
 import { attribute, intAttribute, intsAttribute, isStandard, opName } from './nodes.js';
 
@@ -110,7 +116,9 @@ export class Constants {
       if (tensor) return this.#stored(tensor, value);
       return { reason: 'the constant is a list or a sparse tensor' };
     }
-    const inputs = node.input.map((name, i) => (name ? this.#graph.input(value.scope, node, i) : undefined));
+    const inputs = node.input.map((name, i) =>
+      name ? this.#graph.input(value.scope, node, i) : undefined,
+    );
     const traced = inputs.map((input) => (input ? this.trace(input) : undefined));
     if (!isPassThrough(node)) {
       const constant = inputs.some(Boolean) && inputs.every((input, i) => !input || traced[i]);
@@ -129,8 +137,10 @@ export class Constants {
   #follow(node: NodeProto, from: ConstantView, traced: Traced[]): Traced {
     switch (node.opType) {
       case 'Transpose': {
-        const perm = intsAttribute(node, 'perm') ?? from.axes.map((_, i) => from.axes.length - 1 - i);
-        if (perm.length !== from.axes.length) return { reason: 'Transpose does not fit the tensor' };
+        const perm =
+          intsAttribute(node, 'perm') ?? from.axes.map((_, i) => from.axes.length - 1 - i);
+        if (perm.length !== from.axes.length)
+          return { reason: 'Transpose does not fit the tensor' };
         return { ...from, axes: perm.map((i) => from.axes[i]) };
       }
       case 'DequantizeLinear':
@@ -191,9 +201,11 @@ const passThrough = new Set([
   'DequantizeLinear',
 ]);
 
-const isPassThrough = (node: NodeProto): boolean => isStandard(node) && passThrough.has(node.opType ?? '');
+const isPassThrough = (node: NodeProto): boolean =>
+  isStandard(node) && passThrough.has(node.opType ?? '');
 
-export const isView = (traced: Traced): traced is ConstantView => traced !== undefined && 'tensor' in traced;
+export const isView = (traced: Traced): traced is ConstantView =>
+  traced !== undefined && 'tensor' in traced;
 
 /** Values of a short integer tensor, such as a shape or axes. */
 function smallInts(tensor: TensorProto): number[] | undefined {
@@ -220,7 +232,9 @@ function reshape(axes: Axis[], shape: number[]): Axis[] | undefined {
   const total = axes.reduce((n, a) => n * a.size, 1);
   if (shape.reduce((a, b) => a * b, 1) !== total) return undefined;
   const real = axes.filter((a) => a.size !== 1);
-  const inOrder = real.every((a, i) => a.stride === real.slice(i + 1).reduce((n, b) => n * b.size, 1));
+  const inOrder = real.every(
+    (a, i) => a.stride === real.slice(i + 1).reduce((n, b) => n * b.size, 1),
+  );
   if (inOrder) return contiguous(shape);
   const kept = shape.filter((d) => d !== 1);
   if (kept.length !== real.length || kept.some((d, i) => d !== real[i].size)) return undefined;

@@ -51,19 +51,31 @@ function diffFields(a: ModelProto, b: ModelProto): Difference[] {
   compare('model', 'opsets', opsets(a), opsets(b));
   compare('interface', 'inputs', modelInputs(a), modelInputs(b));
   compare('interface', 'outputs', modelOutputs(a), modelOutputs(b));
-  for (const field of ['producerName', 'producerVersion', 'domain', 'modelVersion', 'docString'] as const) {
+  for (const field of [
+    'producerName',
+    'producerVersion',
+    'domain',
+    'modelVersion',
+    'docString',
+  ] as const) {
     compare('metadata', field, a[field], b[field]);
   }
   const [p, q] = [metadata(a), metadata(b)];
-  for (const key of new Set([...p.keys(), ...q.keys()])) compare('metadata', key, p.get(key), q.get(key));
+  for (const key of new Set([...p.keys(), ...q.keys()]))
+    compare('metadata', key, p.get(key), q.get(key));
   return found;
 }
 
 const opsets = (m: ModelProto) =>
   m.opsetImport.map((o) => `${o.domain || 'ai.onnx'} ${o.version}`).sort();
-const metadata = (m: ModelProto) => new Map((m.metadataProps ?? []).map((p) => [p.key ?? '', p.value ?? '']));
+const metadata = (m: ModelProto) =>
+  new Map((m.metadataProps ?? []).map((p) => [p.key ?? '', p.value ?? '']));
 const text = (value: unknown): string =>
-  value === undefined ? 'none' : typeof value === 'string' ? value : JSON.stringify(value, (_, v) => (typeof v === 'bigint' ? String(v) : v));
+  value === undefined
+    ? 'none'
+    : typeof value === 'string'
+      ? value
+      : JSON.stringify(value, (_, v) => (typeof v === 'bigint' ? String(v) : v));
 
 function contents({ graph, functions = [] }: ModelProto): Contents {
   const all: Contents = { nodes: new Map(), tensors: new Map() };
@@ -86,7 +98,8 @@ function collectNodes(nodes: readonly NodeProto[], path: string, all: Contents):
     // A node is known by what it puts out: names may be missing or repeated.
     const key = path + (node.output.find(Boolean) ?? node.name ?? '');
     all.nodes.set(key, node);
-    for (const a of node.attribute) collectAttribute(a, node.opType === 'Constant' ? key : `${key}.${a.name}`, all);
+    for (const a of node.attribute)
+      collectAttribute(a, node.opType === 'Constant' ? key : `${key}.${a.name}`, all);
   }
 }
 
@@ -97,7 +110,12 @@ function collectAttribute(a: AttributeProto, key: string, all: Contents): void {
   for (const [i, g] of (a.graphs ?? []).entries()) collectGraph(g, `${key}[${i}]/`, all);
 }
 
-function diffKeys<T>(kind: 'node' | 'tensor', a: Map<string, T>, b: Map<string, T>, compare: (x: T, y: T) => string | undefined) {
+function diffKeys<T>(
+  kind: 'node' | 'tensor',
+  a: Map<string, T>,
+  b: Map<string, T>,
+  compare: (x: T, y: T) => string | undefined,
+) {
   const found: Difference[] = [];
   for (const [where, x] of a) {
     const y = b.get(where);
@@ -110,11 +128,14 @@ function diffKeys<T>(kind: 'node' | 'tensor', a: Map<string, T>, b: Map<string, 
 
 function diffNode(a: NodeProto, b: NodeProto): string | undefined {
   if (opName(a) !== opName(b)) return `op ${opName(a)} -> ${opName(b)}`;
-  if (a.input.join() !== b.input.join()) return `inputs ${a.input.join(', ')} -> ${b.input.join(', ')}`;
-  if (a.output.join() !== b.output.join()) return `outputs ${a.output.join(', ')} -> ${b.output.join(', ')}`;
+  if (a.input.join() !== b.input.join())
+    return `inputs ${a.input.join(', ')} -> ${b.input.join(', ')}`;
+  if (a.output.join() !== b.output.join())
+    return `outputs ${a.output.join(', ')} -> ${b.output.join(', ')}`;
   const [p, q] = [attributes(a), attributes(b)];
   for (const name of new Set([...p.keys(), ...q.keys()])) {
-    if (p.get(name) !== q.get(name)) return `attribute ${name} ${p.get(name) ?? 'none'} -> ${q.get(name) ?? 'none'}`;
+    if (p.get(name) !== q.get(name))
+      return `attribute ${name} ${p.get(name) ?? 'none'} -> ${q.get(name) ?? 'none'}`;
   }
   return undefined;
 }
@@ -124,7 +145,17 @@ const attributes = (node: NodeProto): Map<string, string> =>
   new Map(
     node.attribute.map(({ name, f, i, s, floats, ints, strings, refAttrName }) => [
       name ?? '',
-      text([f, i, s && Buffer.from(s).toString('latin1'), floats, ints, strings?.map((x) => Buffer.from(x).toString('latin1')), refAttrName].filter((v) => v !== undefined)),
+      text(
+        [
+          f,
+          i,
+          s && Buffer.from(s).toString('latin1'),
+          floats,
+          ints,
+          strings?.map((x) => Buffer.from(x).toString('latin1')),
+          refAttrName,
+        ].filter((v) => v !== undefined),
+      ),
     ]),
   );
 
@@ -143,17 +174,27 @@ async function diffTensors(
     if (kinds[0] !== kinds[1]) {
       found.push({ kind: 'tensor', where, detail: `${kinds[0]} -> ${kinds[1]}` });
     } else if (p.dtype === 'string' || p.dtype === 'unknown') {
-      if (text(x.stringData) !== text(y.stringData)) found.push({ kind: 'tensor', where, detail: 'values differ' });
+      if (text(x.stringData) !== text(y.stringData))
+        found.push({ kind: 'tensor', where, detail: 'values differ' });
     } else if (p.place !== 'empty' || q.place !== 'empty') {
       const [s, t] = [await readTensorBytes(a, x), await readTensorBytes(b, y)];
-      if (Buffer.compare(s, t) !== 0) found.push(await valueDifference(a, x, b, y, where, kinds[0]));
+      if (Buffer.compare(s, t) !== 0)
+        found.push(await valueDifference(a, x, b, y, where, kinds[0]));
     }
   }
   return found;
 }
 
-async function valueDifference(a: Model, x: TensorProto, b: Model, y: TensorProto, where: string, kind: string): Promise<Difference> {
-  if (tensorInfo(x).dtype.startsWith('complex')) return { kind: 'tensor', where, detail: `${kind}: values differ` };
+async function valueDifference(
+  a: Model,
+  x: TensorProto,
+  b: Model,
+  y: TensorProto,
+  where: string,
+  kind: string,
+): Promise<Difference> {
+  if (tensorInfo(x).dtype.startsWith('complex'))
+    return { kind: 'tensor', where, detail: `${kind}: values differ` };
   const [s, t] = [await readTensorFloat32(a, x), await readTensorFloat32(b, y)];
   let changed = 0;
   let largest = 0;

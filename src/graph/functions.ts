@@ -1,3 +1,4 @@
+import { modelError } from '../errors.js';
 import type {
   AttributeProto,
   FunctionProto,
@@ -7,7 +8,6 @@ import type {
   TensorProto,
 } from '../onnx/index.js';
 import { AttributeType } from '../onnx/index.js';
-import { modelError } from '../errors.js';
 import { subgraphs } from './nodes.js';
 
 /** Calls nested deeper than this are taken for a recursion that never ends. */
@@ -22,10 +22,13 @@ const maxDepth = 64;
  */
 export function inlineFunctions(model: ModelProto): ModelProto {
   if (!model.functions?.length || !model.graph) return model;
-  const functions = new Map(model.functions.map((f) => [functionKey(f.domain, f.name, f.overload), f]));
+  const functions = new Map(
+    model.functions.map((f) => [functionKey(f.domain, f.name, f.overload), f]),
+  );
   const imports = new Map(model.opsetImport.map((o) => [o.domain ?? '', o]));
   for (const f of model.functions) {
-    for (const o of f.opsetImport ?? []) if (!imports.has(o.domain ?? '')) imports.set(o.domain ?? '', o);
+    for (const o of f.opsetImport ?? [])
+      if (!imports.has(o.domain ?? '')) imports.set(o.domain ?? '', o);
   }
   let calls = 0;
 

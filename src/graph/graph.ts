@@ -1,5 +1,5 @@
-import type { GraphProto, ModelProto, NodeProto, TensorProto } from '../onnx/index.js';
 import { modelError } from '../errors.js';
+import type { GraphProto, ModelProto, NodeProto, TensorProto } from '../onnx/index.js';
 import { subgraphs } from './nodes.js';
 
 /** One graph body: the main graph, or the body of an If, Loop or Scan. */
@@ -66,12 +66,20 @@ export class Graph {
     return name ? this.lookup(scope, name) : undefined;
   }
 
-  #addScope(graph: GraphProto, parent: Scope | undefined, owner: NodeProto | undefined, path: string): Scope {
+  #addScope(
+    graph: GraphProto,
+    parent: Scope | undefined,
+    owner: NodeProto | undefined,
+    path: string,
+  ): Scope {
     const scope: Scope = { graph, parent, owner, path, values: new Map() };
     this.scopes.push(scope);
     const outputs = new Set(graph.output.map((o) => o.name));
     const inputs = new Set(graph.input.map((i) => i.name));
-    const define = (name: string | undefined, source: { producer?: NodeProto; initializer?: TensorProto }) => {
+    const define = (
+      name: string | undefined,
+      source: { producer?: NodeProto; initializer?: TensorProto },
+    ) => {
       if (!name) return;
       // Files with duplicate definitions exist; the runtime takes the first or refuses, and says so better.
       if (scope.values.get(name)?.producer ?? scope.values.get(name)?.initializer) return;
@@ -85,8 +93,10 @@ export class Graph {
       });
     };
     for (const name of inputs) define(name ?? undefined, {});
-    for (const tensor of graph.initializer) define(tensor.name ?? undefined, { initializer: tensor });
-    for (const sparse of graph.sparseInitializer ?? []) define(sparse.values?.name ?? undefined, {});
+    for (const tensor of graph.initializer)
+      define(tensor.name ?? undefined, { initializer: tensor });
+    for (const sparse of graph.sparseInitializer ?? [])
+      define(sparse.values?.name ?? undefined, {});
     for (const node of graph.node) {
       for (const name of node.output) define(name, { producer: node });
     }
@@ -104,10 +114,13 @@ export class Graph {
         if (!name) continue;
         const value = this.lookup(scope, name);
         if (!value) {
-          throw modelError(`A node reads the value "${name}", which nothing in the model defines.`, {
-            where: `node ${node.name || node.opType}`,
-            hint: 'Export the model again, or check it with onnx.checker.',
-          });
+          throw modelError(
+            `A node reads the value "${name}", which nothing in the model defines.`,
+            {
+              where: `node ${node.name || node.opType}`,
+              hint: 'Export the model again, or check it with onnx.checker.',
+            },
+          );
         }
         value.consumers.push({ node, scope, index });
       }

@@ -26,7 +26,8 @@ function describeType(type: TypeProto | undefined): string {
   if (type?.tensorType) return dtypeOf(type.tensorType.elemType);
   if (type?.sparseTensorType) return `sparse(${dtypeOf(type.sparseTensorType.elemType)})`;
   if (type?.sequenceType) return `sequence(${describeType(type.sequenceType.elemType)})`;
-  if (type?.mapType) return `map(${dtypeOf(type.mapType.keyType)}, ${describeType(type.mapType.valueType)})`;
+  if (type?.mapType)
+    return `map(${dtypeOf(type.mapType.keyType)}, ${describeType(type.mapType.valueType)})`;
   if (type?.optionalType) return `optional(${describeType(type.optionalType.elemType)})`;
   return 'unknown';
 }

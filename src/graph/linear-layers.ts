@@ -1,5 +1,5 @@
 import { type NodeProto, tensorInfo } from '../onnx/index.js';
-import { type ConstantView, Constants, isView } from './constants.js';
+import { Constants, type ConstantView, isView } from './constants.js';
 import type { Graph, Scope } from './graph.js';
 import { floatAttribute, intAttribute, intsAttribute, opName } from './nodes.js';
 import type { WeightMatrix } from './weight-matrix.js';
@@ -38,7 +38,7 @@ export function findLinearLayers(graph: Graph, constants = new Constants(graph))
   const layers: LinearLayer[] = [];
   const names = new Map<string, number>();
   for (const scope of graph.scopes) {
-    for (const [i, node] of (scope.graph.node).entries()) {
+    for (const [i, node] of scope.graph.node.entries()) {
       const found = describe(graph, constants, scope, node);
       if (!found) continue;
       const stem = node.name || storedName(found.weight) || `${node.opType}_${i}`;
@@ -76,7 +76,12 @@ const unsupported: Record<string, { weight: number; reason: string }> = {
   'com.microsoft.MatMulIntegerToFloat': { weight: 1, reason: 'integer arithmetic' },
 };
 
-function describe(graph: Graph, constants: Constants, scope: Scope, node: NodeProto): Found | undefined {
+function describe(
+  graph: Graph,
+  constants: Constants,
+  scope: Scope,
+  node: NodeProto,
+): Found | undefined {
   const op = opName(node);
   const traceInput = (index: number) => {
     const value = graph.input(scope, node, index);
@@ -100,11 +105,19 @@ function describe(graph: Graph, constants: Constants, scope: Scope, node: NodePr
   const traced = traceInput(form.weight);
   if (!traced) return undefined;
   if (!isView(traced)) return skipped(`weight ${traced.reason}`);
-  const found: Found = { ...skipped(''), input: node.input[form.activation] ?? '', alpha: form.alpha, skip: undefined };
+  const found: Found = {
+    ...skipped(''),
+    input: node.input[form.activation] ?? '',
+    alpha: form.alpha,
+    skip: undefined,
+  };
   if (form.kernel) return convolution(found, node, traced);
 
   if (traced.axes.length !== 2) {
-    return { ...found, skip: traced.axes.length < 2 ? 'weight is a vector' : 'batch of weight matrices' };
+    return {
+      ...found,
+      skip: traced.axes.length < 2 ? 'weight is a vector' : 'batch of weight matrices',
+    };
   }
   const [outAxis, inAxis] = form.transposed ? traced.axes : [traced.axes[1], traced.axes[0]];
   found.weight = {
@@ -130,7 +143,11 @@ interface LinearForm {
   kernel?: true;
 }
 
-function linearForm(op: string, node: NodeProto, isConstant: (input: number) => boolean): LinearForm | undefined {
+function linearForm(
+  op: string,
+  node: NodeProto,
+  isConstant: (input: number) => boolean,
+): LinearForm | undefined {
   const flag = (name: string) => intAttribute(node, name, 0) !== 0;
   const right = { weight: 1, activation: 0, alpha: 1, transposed: false, featureAxis: -1 };
   switch (op) {
@@ -148,7 +165,13 @@ function linearForm(op: string, node: NodeProto, isConstant: (input: number) => 
       if (isConstant(1) || !isConstant(0)) {
         return { ...right, alpha, transposed: flag('transB'), featureAxis: flag('transA') ? 0 : 1 };
       }
-      return { weight: 0, activation: 1, alpha, transposed: !flag('transA'), featureAxis: flag('transB') ? 1 : 0 };
+      return {
+        weight: 0,
+        activation: 1,
+        alpha,
+        transposed: !flag('transA'),
+        featureAxis: flag('transB') ? 1 : 0,
+      };
     }
     case 'com.microsoft.Attention':
       return right;
@@ -165,12 +188,14 @@ function convolution(found: Found, node: NodeProto, view: ConstantView): Found {
   const groups = intAttribute(node, 'group', 1);
   const [outAxis, ...inAxes] = view.axes;
   const cols = inAxes.reduce((n, a) => n * a.size, 1);
-  if (groups < 1 || outAxis.size % groups) return { ...found, skip: 'groups do not divide the output channels' };
+  if (groups < 1 || outAxis.size % groups)
+    return { ...found, skip: 'groups do not divide the output channels' };
   found.weight = { view, rows: outAxis.size, cols, outAxes: [outAxis], inAxes, groups };
   const channels = inAxes[0].size * groups;
   const kernel = intsAttribute(node, 'kernel_shape') ?? inAxes.slice(1).map((a) => a.size);
   found.layout = { kind: 'patches', node, kernel, channels };
-  if (groups > 1 && inAxes[0].size === 1) return { ...found, skip: 'depthwise convolution: too few weights a row' };
+  if (groups > 1 && inAxes[0].size === 1)
+    return { ...found, skip: 'depthwise convolution: too few weights a row' };
   return { ...found, skip: storageProblem(found.weight) };
 }
 
@@ -187,7 +212,11 @@ function storageProblem({ view, rows, cols }: WeightMatrix): string | undefined 
 }
 
 /** A tensor may be edited only when every reader is a linear layer that sees it the same way. */
-function sharingProblem(constants: Constants, layers: LinearLayer[], layer: LinearLayer): string | undefined {
+function sharingProblem(
+  constants: Constants,
+  layers: LinearLayer[],
+  layer: LinearLayer,
+): string | undefined {
   const { weight } = layer;
   if (!weight) return undefined;
   const { tensor } = weight.view;
@@ -212,8 +241,10 @@ const headExpansion = 4;
 
 function isHead(graph: Graph, constants: Constants, layer: LinearLayer): boolean {
   if (!layer.weight) return false;
-  if (constants.uses(layer.weight.view.tensor).some((use) => use.node.opType === 'Gather')) return true;
-  if (layer.weight.rows < headExpansion * layer.weight.cols || layer.layout?.kind !== 'axis') return false;
+  if (constants.uses(layer.weight.view.tensor).some((use) => use.node.opType === 'Gather'))
+    return true;
+  if (layer.weight.rows < headExpansion * layer.weight.cols || layer.layout?.kind !== 'axis')
+    return false;
   let value = layer.scope.values.get(layer.node.output[0] ?? '');
   while (value && !value.isOutput) {
     const [use] = value.consumers;
@@ -222,4 +253,3 @@ function isHead(graph: Graph, constants: Constants, layer: LinearLayer): boolean
   }
   return value !== undefined;
 }
-

@@ -27,7 +27,8 @@ export function cutIntoSegments(graph: Graph, layers: LinearLayer[]): Segment[] 
     at.set(node, [...(at.get(node) ?? []), layer]);
   }
   const lastUse = new Map<string, number>();
-  for (const [i, node] of order.entries()) for (const name of dependencies(node)) lastUse.set(name, i);
+  for (const [i, node] of order.entries())
+    for (const name of dependencies(node)) lastUse.set(name, i);
 
   const segments: Segment[] = [{ layers: [] }];
   const downstream = new Set<string>();
@@ -72,7 +73,11 @@ function rootNode(layer: LinearLayer): NodeProto {
  * become inputs of the part, with their element type and no fixed shape) and from the model's own
  * inputs. Tensors and nodes are shared with the original.
  */
-export function extractPart(model: ModelProto, inputs: ValueInfoProto[], outputs: string[]): ModelProto {
+export function extractPart(
+  model: ModelProto,
+  inputs: ValueInfoProto[],
+  outputs: string[],
+): ModelProto {
   const given = new Set(inputs.map((v) => v.name));
   const source = model.graph;
   if (!source) throw new Error('a model without graph has no parts');
@@ -90,7 +95,9 @@ export function extractPart(model: ModelProto, inputs: ValueInfoProto[], outputs
     node: nodes,
     valueInfo: [],
     initializer,
-    sparseInitializer: (source.sparseInitializer ?? []).filter((s) => live.has(s.values?.name ?? '')),
+    sparseInitializer: (source.sparseInitializer ?? []).filter((s) =>
+      live.has(s.values?.name ?? ''),
+    ),
     input: [
       ...source.input.filter((v) => live.has(v.name ?? '') && !stored.has(v.name)),
       ...inputs.filter((v) => live.has(v.name ?? '')),
@@ -98,5 +105,9 @@ export function extractPart(model: ModelProto, inputs: ValueInfoProto[], outputs
     output: outputs.map((name) => ({ name })),
   };
   // Before IR 4 every initializer had to be an input as well, which hinders constant folding.
-  return { irVersion: Math.max(Number(model.irVersion ?? 4), 4), opsetImport: model.opsetImport, graph };
+  return {
+    irVersion: Math.max(Number(model.irVersion ?? 4), 4),
+    opsetImport: model.opsetImport,
+    graph,
+  };
 }

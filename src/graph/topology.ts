@@ -1,5 +1,5 @@
-import type { GraphProto, NodeProto } from '../onnx/index.js';
 import { modelError } from '../errors.js';
+import type { GraphProto, NodeProto } from '../onnx/index.js';
 import { opName, subgraphs } from './nodes.js';
 
 /** Names a node needs from the graph it stands in: its inputs, and what its bodies capture. */

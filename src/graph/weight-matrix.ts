@@ -54,7 +54,11 @@ export async function readMatrix(model: Model, weight: WeightMatrix): Promise<Fl
  * other bit as it is. Holds one bit per weight.
  * @param mask [rows, cols], 1 = keep
  */
-export async function maskEdit(model: Model, weight: WeightMatrix, mask: Uint8Array): Promise<TensorEdit> {
+export async function maskEdit(
+  model: Model,
+  weight: WeightMatrix,
+  mask: Uint8Array,
+): Promise<TensorEdit> {
   const { rows, cols, view } = weight;
   const pruned = packPruned(mask);
   const zero = await zeroPoints(model, view.dequantization);
@@ -79,7 +83,11 @@ export async function maskEdit(model: Model, weight: WeightMatrix, mask: Uint8Ar
  * The edit that stores new values, rounded to the tensor's type.
  * @param values [rows, cols]
  */
-export async function replaceEdit(model: Model, weight: WeightMatrix, values: Float32Array): Promise<TensorEdit> {
+export async function replaceEdit(
+  model: Model,
+  weight: WeightMatrix,
+  values: Float32Array,
+): Promise<TensorEdit> {
   const { rows, cols, view } = weight;
   const { dtype, elements } = tensorInfo(view.tensor);
   const stored = new Float32Array(elements);
@@ -98,13 +106,15 @@ function offsets(axes: readonly Axis[]): Float64Array {
   let all = new Float64Array(1);
   for (const { size, stride } of axes) {
     const next = new Float64Array(all.length * size);
-    for (let i = 0; i < all.length; i++) for (let s = 0; s < size; s++) next[i * size + s] = all[i] + s * stride;
+    for (let i = 0; i < all.length; i++)
+      for (let s = 0; s < size; s++) next[i * size + s] = all[i] + s * stride;
     all = next;
   }
   return all;
 }
 
-const isIdentity = (offset: Float64Array, step: number): boolean => offset.every((o, i) => o === i * step);
+const isIdentity = (offset: Float64Array, step: number): boolean =>
+  offset.every((o, i) => o === i * step);
 
 function packPruned(mask: Uint8Array): Uint8Array {
   const packed = new Uint8Array(Math.ceil(mask.length / 8));
@@ -122,7 +132,11 @@ async function zeroPoints(model: Model, q: Dequantization | undefined) {
   return (element: number) => points[scaleIndex(q.axis, element)];
 }
 
-async function dequantize(model: Model, stored: Float32Array, q: Dequantization): Promise<Float32Array> {
+async function dequantize(
+  model: Model,
+  stored: Float32Array,
+  q: Dequantization,
+): Promise<Float32Array> {
   const scale = await readTensorFloat32(model, q.scale);
   const zero = await zeroPoints(model, q);
   return stored.map((v, i) => (v - (zero?.(i) ?? 0)) * scale[scaleIndex(q.axis, i)]);
@@ -135,4 +149,3 @@ async function quantize(model: Model, values: Float32Array, q: Dequantization): 
     values[i] = Math.round(values[i] / scale[scaleIndex(q.axis, i)]) + (zero?.(i) ?? 0);
   }
 }
-

@@ -8,9 +8,7 @@ export interface Calibration {
   indices: number[];
 }
 
-export interface Progress {
-  (stage: string, done: number, total: number): void;
-}
+export type Progress = (stage: string, done: number, total: number) => void;
 
 /** What surrounds a method: data, limits and the choice of layers. */
 export interface Context {

@@ -8,7 +8,7 @@ import { writeTyped } from './typed.js';
 import { allTensors } from './walk.js';
 import type { DeferredBytes, Piece, WritableTensor } from './writer.js';
 
-/** Initializers from this length on go to the file with external data, as in ONNX's own tools. */
+/** Constants from this length on go to the file with external data, as in ONNX's own tools. */
 const MIN_EXTERNAL_BYTES = 1024;
 /** Offsets are multiples of the page size; of Windows' allocation granularity where it costs little. */
 const PAGE_BYTES = 4096;
@@ -47,7 +47,7 @@ export async function planOutput(
     expected: `at most ${MAX_MODEL_BYTES} bytes in the model file`,
     got: `${(plan ?? inline)?.size} bytes`,
     hint: plan
-      ? 'Convert the attributes that hold large tensors to initializers.'
+      ? 'Store the large tensors in raw form, as initializers, when exporting.'
       : 'Write it with external data.',
   });
 }
@@ -95,9 +95,9 @@ function layOut(model: Model, typed: Replacements, dataFile?: string): OutputPla
     };
   };
 
-  for (const { tensor, initializer } of allTensors(model.proto)) {
+  for (const { tensor, constant } of allTensors(model.proto)) {
     const external = isExternal(tensor);
-    const movable = dataFile !== undefined && (initializer || external);
+    const movable = dataFile !== undefined && (constant || external);
     if (replaced.has(tensor) || !(movable || external || model.edits.has(tensor))) continue;
     const info = tensorInfo(tensor);
     if (info.place !== 'raw' && info.place !== 'external') continue;

@@ -99,16 +99,14 @@ async function readStored(model: Model, tensor: TensorProto): Promise<Uint8Array
       got: `type ${dtype}`,
       hint: 'Exclude it.',
     });
-  if (place === 'external') {
-    const range = tensorRange(model.path, tensor, info);
-    if (byteLength <= constants.MAX_LENGTH) return readRange(range);
+  if (place !== 'empty' && byteLength > constants.MAX_LENGTH)
     throw modelError('a tensor is too large to be treated', {
       where,
       expected: `at most ${constants.MAX_LENGTH} bytes`,
       got: `${byteLength} bytes`,
       hint: 'Exclude it.',
     });
-  }
+  if (place === 'external') return readRange(tensorRange(model.path, tensor, info));
   const inline = readInlineBytes(tensor);
   if (inline) return inline;
   throw modelError('a tensor has no values', {

@@ -50,10 +50,10 @@ export async function serializeModel(model: Model): Promise<Uint8Array> {
  * Writes a model with its edits applied: whole or not at all, never over its own input.
  *
  * A model that fits into one protobuf message (2 GiB) becomes one file, with weights that were
- * external inside. A larger one, or any with `externalData`, keeps its initializers of 1 KiB or more
- * in a fresh file beside it, named after it with `.data` added, each tensor at a multiple of 4096
- * bytes, or of 64 KiB from 1 MiB on, as memory mapping asks for. Values are streamed: at no time is
- * more than one tensor in memory beyond what the model holds already.
+ * external inside. A larger one, or any with `externalData`, keeps its constants of 1 KiB or more
+ * (initializers and `Constant` nodes) in a fresh file beside it, named after it with `.data` added,
+ * each tensor at a multiple of 4096 bytes, or of 64 KiB from 1 MiB on, as memory mapping asks for.
+ * Values are streamed: at no time is more than one tensor in memory beyond what the model holds.
  * @param options.force replace existing files
  * @param options.externalData true and false ask for one or the other form whatever the size
  * @param options.check looks at the finished model before it appears, under a temporary path, with

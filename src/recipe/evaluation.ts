@@ -1,11 +1,11 @@
 import { availableParallelism } from 'node:os';
 import { openDataset, sampleIndices, type Task } from '../data/index.js';
+import { modelError, usageError } from '../errors.js';
 import { type Comparison, compareModels, firstFeed, gateInput } from '../evaluate/compare.js';
 import { evaluateModels } from '../evaluate/evaluate.js';
 import { checkGates, type GateResult, type Gates, validateGates } from '../evaluate/gates.js';
 import { measureSize, type SizeMeasure } from '../evaluate/measure.js';
 import type { Metrics } from '../evaluate/metrics.js';
-import { modelError, usageError } from '../errors.js';
 import { modelInputs } from '../graph/interface.js';
 import type { Progress } from '../methods/method.js';
 import { readModel } from '../onnx/index.js';
@@ -52,26 +52,42 @@ export async function evaluate(request: EvaluationRequest): Promise<EvaluationRe
   const gates: Gates = { maxDrop: [], min: [], ...request.gates };
   validateGates(gates);
   if (!request.against && (gates.maxDrop.length > 0 || gates.minSpeedup !== undefined)) {
-    throw usageError('--max-drop and --min-speedup compare with the original.', { expected: '--against ORIGINAL' });
+    throw usageError('--max-drop and --min-speedup compare with the original.', {
+      expected: '--against ORIGINAL',
+    });
   }
   const model = await readModel(request.model);
   const inputs = modelInputs(model.proto);
   const { tokenizer, where, indices, samples } = request;
-  const dataset = await openDataset(request.data, inputs, { tokenizer, where, indices, task: request.task });
+  const dataset = await openDataset(request.data, inputs, {
+    tokenizer,
+    where,
+    indices,
+    task: request.task,
+  });
   const task = request.task ?? dataset.task;
   const chosen = sampleIndices(dataset.length, samples, seed);
-  const shared = { model: request.model, task, data: { path: request.data, samples: chosen.length } };
+  const shared = {
+    model: request.model,
+    task,
+    data: { path: request.data, samples: chosen.length },
+  };
 
   if (request.against) {
     const original = await readModel(request.against);
-    const comparison = await compareModels({ model: original, size: await measureSize(original) }, request.model, {
-      data: { dataset, indices: chosen },
-      task,
-      threads,
-      seed,
-      progress,
-    });
-    if (!comparison.latency) throw modelError('The models do not run.', { got: comparison.unmeasured });
+    const comparison = await compareModels(
+      { model: original, size: await measureSize(original) },
+      request.model,
+      {
+        data: { dataset, indices: chosen },
+        task,
+        threads,
+        seed,
+        progress,
+      },
+    );
+    if (!comparison.latency)
+      throw modelError('The models do not run.', { got: comparison.unmeasured });
     return {
       ...shared,
       size: comparison.size.after,
@@ -81,11 +97,15 @@ export async function evaluate(request: EvaluationRequest): Promise<EvaluationRe
       gates: checkGates(gates, gateInput(comparison)),
     };
   }
-  const { task: metrics } = await evaluateModels([request.model], { kind: 'data', dataset, indices: chosen }, {
-    task,
-    threads,
-    progress: (done, total) => progress('evaluate', done, total),
-  });
+  const { task: metrics } = await evaluateModels(
+    [request.model],
+    { kind: 'data', dataset, indices: chosen },
+    {
+      task,
+      threads,
+      progress: (done, total) => progress('evaluate', done, total),
+    },
+  );
   const feeds = await firstFeed(dataset, chosen, inputs);
   const [latency] = await measureLatency([request.model], feeds, { threads });
   const size = await measureSize(model);

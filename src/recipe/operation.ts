@@ -68,7 +68,9 @@ const defaultSamples = 128;
  * @throws {ResectError} with the exit code of what went wrong; 3 when the written model is not what
  *   it should be.
  */
-export async function operate<S extends z.ZodObject>(request: OperationRequest<S>): Promise<OperationResult> {
+export async function operate<S extends z.ZodObject>(
+  request: OperationRequest<S>,
+): Promise<OperationResult> {
   const start = performance.now();
   const { method, seed = 0, threads = availableParallelism(), progress = () => {} } = request;
   const parameters = parseParameters(method, request.parameters);
@@ -99,7 +101,8 @@ export async function operate<S extends z.ZodObject>(request: OperationRequest<S
   }
   const inputs = modelInputs(model.proto);
   const { tokenizer, where, indices } = request;
-  const open = (path: string) => openDataset(path, inputs, { tokenizer, where, indices, task: request.task });
+  const open = (path: string) =>
+    openDataset(path, inputs, { tokenizer, where, indices, task: request.task });
   const calibData = request.calib === undefined ? undefined : await open(request.calib);
   const evalData = request.eval === undefined ? undefined : await open(request.eval);
   const calibration = calibData && {
@@ -109,7 +112,13 @@ export async function operate<S extends z.ZodObject>(request: OperationRequest<S
 
   const inputSha256 = await model.hash();
   const size = await measureSize(model);
-  const surgery = await method.apply(model, parameters, { calibration, selects, threads, seed, progress });
+  const surgery = await method.apply(model, parameters, {
+    calibration,
+    selects,
+    threads,
+    seed,
+    progress,
+  });
   const calibrationSha256 = calibData && (await hashFiles(calibData.files));
   const made = provenance({
     command: `${method.name} ${JSON.stringify(parameters)}`,
@@ -159,7 +168,11 @@ export async function operate<S extends z.ZodObject>(request: OperationRequest<S
 }
 
 /** Labelled data where there is some, else the calibration data, compared with the original only. */
-function comparisonData(evalData: Dataset | undefined, calibration: Calibration | undefined, task: Task | undefined) {
+function comparisonData(
+  evalData: Dataset | undefined,
+  calibration: Calibration | undefined,
+  task: Task | undefined,
+) {
   if (evalData) {
     const indices = Array.from({ length: evalData.length }, (_, i) => i);
     return { data: { dataset: evalData, indices }, task: task ?? evalData.task };
@@ -174,7 +187,9 @@ function parseParameters<S extends z.ZodObject>(method: Method<S>, given: z.inpu
   throw usageError(`A parameter of ${method.name} is not valid.`, {
     where: issue.path.map((key) => flagName(String(key))).join(' '),
     expected: issue.message,
-    got: JSON.stringify(issue.path.reduce<unknown>((v, key) => (v as Record<PropertyKey, unknown>)?.[key], given)),
+    got: JSON.stringify(
+      issue.path.reduce<unknown>((v, key) => (v as Record<PropertyKey, unknown>)?.[key], given),
+    ),
   });
 }
 
@@ -196,7 +211,10 @@ function selector(include: string[] = [], exclude: string[] = []): (layer: strin
 /** Before any work: an existing output that may not be replaced would be refused at the very end. */
 function refuseExisting(output: string, force: boolean): void {
   if (force || !existsSync(output)) return;
-  throw ioError('The output exists already.', { where: output, hint: 'Choose another name, or replace it with --force.' });
+  throw ioError('The output exists already.', {
+    where: output,
+    hint: 'Choose another name, or replace it with --force.',
+  });
 }
 
 const since = (start: number): number => (performance.now() - start) / 1000;

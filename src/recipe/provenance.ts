@@ -23,9 +23,13 @@ export function provenance(details: Omit<Provenance, 'tool' | 'runtime'>): Prove
  * Writes the provenance to the model's metadata under `resect.*`. What an earlier operation left
  * there is kept under `resect.1.*`, `resect.2.*`, …, the oldest first.
  */
-export function stamp(model: Model, { tool, command, inputSha256, calibrationSha256, seed, runtime }: Provenance): void {
+export function stamp(
+  model: Model,
+  { tool, command, inputSha256, calibrationSha256, seed, runtime }: Provenance,
+): void {
   const props = model.proto.metadataProps ?? [];
-  const generation = 1 + Math.max(0, ...props.map((p) => Number(/^resect\.(\d+)\./.exec(p.key ?? '')?.[1] ?? 0)));
+  const generation =
+    1 + Math.max(0, ...props.map((p) => Number(/^resect\.(\d+)\./.exec(p.key ?? '')?.[1] ?? 0)));
   const kept = props.map((p) =>
     p.key?.startsWith(prefix) && !/^resect\.\d+\./.test(p.key)
       ? { ...p, key: `${prefix}${generation}.${p.key.slice(prefix.length)}` }
@@ -42,6 +46,8 @@ export function stamp(model: Model, { tool, command, inputSha256, calibrationSha
   };
   model.proto.metadataProps = [
     ...kept,
-    ...Object.entries(entries).flatMap(([key, value]) => (value === undefined ? [] : [{ key: prefix + key, value }])),
+    ...Object.entries(entries).flatMap(([key, value]) =>
+      value === undefined ? [] : [{ key: prefix + key, value }],
+    ),
   ];
 }

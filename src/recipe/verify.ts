@@ -1,5 +1,12 @@
 import { ExitCode, ResectError } from '../errors.js';
-import { allTensors, type Model, readModel, readTensorBytes, type TensorProto, tensorInfo } from '../onnx/index.js';
+import {
+  allTensors,
+  type Model,
+  readModel,
+  readTensorBytes,
+  type TensorProto,
+  tensorInfo,
+} from '../onnx/index.js';
 import { withSession } from '../runtime/session.js';
 
 /**
@@ -16,7 +23,11 @@ export async function verifyWritten(intended: Model, path: string): Promise<void
   }
   for (const [i, tensor] of expected.entries()) {
     if (!(await sameTensor(intended, tensor, written, actual[i]))) {
-      throw failure(`${path}: tensor ${tensor.name}`, 'the values that were to be written', 'others');
+      throw failure(
+        `${path}: tensor ${tensor.name}`,
+        'the values that were to be written',
+        'others',
+      );
     }
   }
   const problem = await loadProblem(path);
@@ -25,7 +36,12 @@ export async function verifyWritten(intended: Model, path: string): Promise<void
   }
 }
 
-async function sameTensor(a: Model, one: TensorProto, b: Model, other: TensorProto): Promise<boolean> {
+async function sameTensor(
+  a: Model,
+  one: TensorProto,
+  b: Model,
+  other: TensorProto,
+): Promise<boolean> {
   const [x, y] = [tensorInfo(one), tensorInfo(other)];
   if (x.name !== y.name || x.dtype !== y.dtype || x.shape.join() !== y.shape.join()) return false;
   if (x.place === 'empty' || x.dtype === 'string' || x.dtype === 'unknown') return true;

@@ -7,7 +7,8 @@ import { markdownTable, type Table, textTable } from './table.js';
 export const evaluationText = (result: EvaluationResult): string => render(result, textTable);
 
 /** The same as Markdown. */
-export const evaluationMarkdown = (result: EvaluationResult): string => `# ${render(result, markdownTable)}\n`;
+export const evaluationMarkdown = (result: EvaluationResult): string =>
+  `# ${render(result, markdownTable)}\n`;
 
 function render(result: EvaluationResult, draw: (table: Table) => string): string {
   const { model, comparison, data, task, latency, gates } = result;
@@ -17,7 +18,9 @@ function render(result: EvaluationResult, draw: (table: Table) => string): strin
     draw(comparison ? comparisonTable(comparison) : valueTable(result)),
     comparison
       ? measuredOn(comparison)
-      : wrap(`Measured on ${data.samples} examples of ${data.path} (${task}). Latency: one example, ${threads}.`),
+      : wrap(
+          `Measured on ${data.samples} examples of ${data.path} (${task}). Latency: one example, ${threads}.`,
+        ),
     ...gates.map(gateText),
   ].join('\n\n');
 }
@@ -27,10 +30,15 @@ function valueTable({ metrics = {}, size, latency }: EvaluationResult): Table {
     header: ['', 'value'],
     rows: [
       ...Object.entries(metrics).map(([name, value]) => [name, metric(name, value)]),
-      ...(size.zeros === undefined ? [] : [['zeros', percent(size.zeros / Math.max(1, size.parameters))]]),
+      ...(size.zeros === undefined
+        ? []
+        : [['zeros', percent(size.zeros / Math.max(1, size.parameters))]]),
       ['file', bytes(size.bytes)],
       ...(size.gzipBytes === undefined ? [] : [['gzipped', bytes(size.gzipBytes)]]),
-      ['latency', `${number(latency.median)} ms (${number(latency.lowerQuartile)} to ${number(latency.upperQuartile)})`],
+      [
+        'latency',
+        `${number(latency.median)} ms (${number(latency.lowerQuartile)} to ${number(latency.upperQuartile)})`,
+      ],
     ],
     numeric: [1],
   };

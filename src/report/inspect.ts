@@ -9,7 +9,9 @@ export function inspectText(i: Inspection): string {
   const { size } = i;
   const facts = [
     `IR ${i.irVersion ?? '?'}`,
-    `opsets ${Object.entries(i.opsets).map(([d, v]) => `${d} ${v}`).join(', ')}`,
+    `opsets ${Object.entries(i.opsets)
+      .map(([d, v]) => `${d} ${v}`)
+      .join(', ')}`,
     ...(i.producer ? [`made by ${i.producer}`] : []),
   ];
   return [
@@ -18,12 +20,25 @@ export function inspectText(i: Inspection): string {
       header: ['', 'name', 'type', 'shape'],
       rows: [...i.inputs.map((p) => portRow('in', p)), ...i.outputs.map((p) => portRow('out', p))],
     }),
-    textTable({ header: ['', ''], rows: sizeRows(i) }).split('\n').slice(2).join('\n'),
+    textTable({ header: ['', ''], rows: sizeRows(i) })
+      .split('\n')
+      .slice(2)
+      .join('\n'),
     wrap(`${i.nodes} nodes: ${counts(i.ops)}`),
     ...(i.layers.length > 0 ? [layerTable(i.layers)] : ['no linear layers']),
-    ...(size.zeros === undefined ? [wrap('Weights were not read: the model is large. --weights reads them all, for zeros and the gzipped size.')] : []),
+    ...(size.zeros === undefined
+      ? [
+          wrap(
+            'Weights were not read: the model is large. --weights reads them all, for zeros and the gzipped size.',
+          ),
+        ]
+      : []),
     ...(Object.keys(i.metadata).length > 0
-      ? [Object.entries(i.metadata).map(([k, v]) => `${k}: ${v.length > 100 ? `${v.slice(0, 99)}…` : v}`).join('\n')]
+      ? [
+          Object.entries(i.metadata)
+            .map(([k, v]) => `${k}: ${v.length > 100 ? `${v.slice(0, 99)}…` : v}`)
+            .join('\n'),
+        ]
       : []),
   ].join('\n\n');
 }
@@ -55,10 +70,18 @@ const portRow = (kind: string, { name, dtype, dims }: Port): string[] => [
 function sizeRows({ size, tensors, externalFiles, functions }: Inspection): string[][] {
   return [
     ['parameters', size.parameters.toLocaleString('en')],
-    ['file', `${bytes(size.bytes)}${externalFiles.length > 0 ? `, with ${externalFiles.join(', ')}` : ''}`],
+    [
+      'file',
+      `${bytes(size.bytes)}${externalFiles.length > 0 ? `, with ${externalFiles.join(', ')}` : ''}`,
+    ],
     ...(size.gzipBytes === undefined ? [] : [['gzipped', bytes(size.gzipBytes)]]),
-    ...(size.zeros === undefined ? [] : [['zeros', percent(size.zeros / Math.max(1, size.parameters))]]),
-    ...Object.entries(tensors).map(([dtype, t]) => [dtype, `${t.count} tensors, ${bytes(t.bytes)}`]),
+    ...(size.zeros === undefined
+      ? []
+      : [['zeros', percent(size.zeros / Math.max(1, size.parameters))]]),
+    ...Object.entries(tensors).map(([dtype, t]) => [
+      dtype,
+      `${t.count} tensors, ${bytes(t.bytes)}`,
+    ]),
     ...(functions > 0 ? [['functions', String(functions)]] : []),
   ];
 }

@@ -10,33 +10,54 @@ import { markdownTable, type Table, textTable } from './table.js';
 const shownLayers = 40;
 
 /** An operation's outcome for the terminal. */
-export function operationText(result: OperationResult, columns: LayerColumn<LayerReport>[]): string {
+export function operationText(
+  result: OperationResult,
+  columns: LayerColumn<LayerReport>[],
+): string {
   const layers = result.layers.filter(({ status }) => status !== 'skipped');
   const hidden = layers.length - shownLayers;
   return [
     headline(result),
-    ...(result.comparison ? [textTable(comparisonTable(result.comparison)), measuredOn(result.comparison)] : []),
+    ...(result.comparison
+      ? [textTable(comparisonTable(result.comparison)), measuredOn(result.comparison)]
+      : []),
     ...(layers.length > 0 ? [textTable(layerTable(layers.slice(0, shownLayers), columns))] : []),
     ...(hidden > 0 ? [`… and ${hidden} more layers (--report FILE.md lists all)`] : []),
     ...skipped(result),
     ...result.gates.map(gateText),
     ...result.notes.map((note) => wrap(`note: ${note}`)),
-    ...(result.output ? [`written: ${result.output.files.join(', ')} (${bytes(result.output.bytes)})`] : []),
+    ...(result.output
+      ? [`written: ${result.output.files.join(', ')} (${bytes(result.output.bytes)})`]
+      : []),
   ].join('\n\n');
 }
 
 /** The same as a Markdown document, with every layer. */
-export function operationMarkdown(result: OperationResult, columns: LayerColumn<LayerReport>[]): string {
+export function operationMarkdown(
+  result: OperationResult,
+  columns: LayerColumn<LayerReport>[],
+): string {
   return `${[
     `# ${headline(result)}`,
-    ...(result.comparison ? [markdownTable(comparisonTable(result.comparison)), measuredOn(result.comparison)] : []),
+    ...(result.comparison
+      ? [markdownTable(comparisonTable(result.comparison)), measuredOn(result.comparison)]
+      : []),
     '## Layers',
-    markdownTable(layerTable(result.layers, [...columns, { header: 'why', value: ({ reason }) => reason ?? '' }])),
+    markdownTable(
+      layerTable(result.layers, [
+        ...columns,
+        { header: 'why', value: ({ reason }) => reason ?? '' },
+      ]),
+    ),
     ...result.gates.map(gateText),
     ...(result.notes.length > 0 ? ['## Notes', result.notes.map((n) => `- ${n}`).join('\n')] : []),
     '## Parameters',
     `\`\`\`json\n${JSON.stringify(result.parameters, null, 2)}\n\`\`\``,
-    ...(result.provenance ? [`Made by ${result.provenance.tool} on ${result.provenance.runtime.cpu}, ONNX Runtime ${result.provenance.runtime.onnxruntime}, input sha256 ${result.provenance.inputSha256}.`] : []),
+    ...(result.provenance
+      ? [
+          `Made by ${result.provenance.tool} on ${result.provenance.runtime.cpu}, ONNX Runtime ${result.provenance.runtime.onnxruntime}, input sha256 ${result.provenance.inputSha256}.`,
+        ]
+      : []),
   ].join('\n\n')}\n`;
 }
 
@@ -53,14 +74,25 @@ export function comparisonTable({ metrics, fidelity = {}, size, latency }: Compa
     const [a, b] = [metrics?.before[name] ?? Number.NaN, metrics?.after[name] ?? Number.NaN];
     rows.push([name, metric(name, a), metric(name, b), change(name, a, b)]);
   }
-  for (const [name, value] of Object.entries(fidelity)) rows.push([`${name} to original`, '', metric(name, value), '']);
+  for (const [name, value] of Object.entries(fidelity))
+    rows.push([`${name} to original`, '', metric(name, value), '']);
   const { before, after } = size;
   if (before.zeros !== undefined && after.zeros !== undefined) {
-    rows.push(['zeros', percent(before.zeros / before.parameters), percent(after.zeros / after.parameters), '']);
+    rows.push([
+      'zeros',
+      percent(before.zeros / before.parameters),
+      percent(after.zeros / after.parameters),
+      '',
+    ]);
   }
   rows.push(['file', bytes(before.bytes), bytes(after.bytes), ratio(after.bytes / before.bytes)]);
   if (before.gzipBytes !== undefined && after.gzipBytes !== undefined) {
-    rows.push(['gzipped', bytes(before.gzipBytes), bytes(after.gzipBytes), ratio(after.gzipBytes / before.gzipBytes)]);
+    rows.push([
+      'gzipped',
+      bytes(before.gzipBytes),
+      bytes(after.gzipBytes),
+      ratio(after.gzipBytes / before.gzipBytes),
+    ]);
   }
   if (latency) {
     const [a, b] = [latency.before.median, latency.after.median];
@@ -115,7 +147,8 @@ export const gateText = ({ gate, passed, detail }: GateResult): string =>
 
 const shares = new Set(['accuracy', 'top5', 'agreement']);
 
-export const metric = (name: string, value: number): string => (shares.has(name) ? percent(value) : number(value));
+export const metric = (name: string, value: number): string =>
+  shares.has(name) ? percent(value) : number(value);
 
 function change(name: string, before: number, after: number): string {
   const difference = after - before;

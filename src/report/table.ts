@@ -29,7 +29,8 @@ export function textTable({ header, rows, numeric = [] }: Table, width = 80): st
 }
 
 export function markdownTable({ header, rows, numeric = [] }: Table): string {
-  const line = (row: string[]) => `| ${row.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
+  const line = (row: string[]) =>
+    `| ${row.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
   const rule = `|${header.map((_, c) => (numeric.includes(c) ? '--:' : '---')).join('|')}|`;
   return [line(header), rule, ...rows.map(line)].join('\n');
 }

@@ -12,15 +12,24 @@ export interface ReportFormats {
  * Writes reports in the format that each file's name asks for.
  * @throws {ResectError} exit 2 for another extension than .json or .md, 7 when a file cannot be written.
  */
-export async function writeReports(files: readonly string[], formats: ReportFormats): Promise<void> {
+export async function writeReports(
+  files: readonly string[],
+  formats: ReportFormats,
+): Promise<void> {
   checkReportNames(files);
   for (const file of files) {
     const text =
-      path.extname(file) === '.json' ? `${JSON.stringify(formats.json(), null, 2)}\n` : formats.markdown();
+      path.extname(file) === '.json'
+        ? `${JSON.stringify(formats.json(), null, 2)}\n`
+        : formats.markdown();
     try {
       await writeFile(file, text);
     } catch (cause) {
-      throw ioError('A report cannot be written.', { where: file, got: String((cause as Error).message), cause });
+      throw ioError('A report cannot be written.', {
+        where: file,
+        got: String((cause as Error).message),
+        cause,
+      });
     }
   }
 }
@@ -28,7 +37,10 @@ export async function writeReports(files: readonly string[], formats: ReportForm
 export function checkReportNames(files: readonly string[]): void {
   for (const file of files) {
     if (!['.json', '.md'].includes(path.extname(file))) {
-      throw usageError('Reports are written as JSON or Markdown.', { expected: 'FILE.json or FILE.md', got: file });
+      throw usageError('Reports are written as JSON or Markdown.', {
+        expected: 'FILE.json or FILE.md',
+        got: file,
+      });
     }
   }
 }

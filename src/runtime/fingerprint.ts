@@ -12,10 +12,28 @@ export interface Fingerprint {
   cpuFeatures: string[];
 }
 
-const kernelFeatures = ['avx', 'avx2', 'fma', 'f16c', 'avx512f', 'avx512bw', 'avx512_vnni', 'avx512_bf16', 'avx_vnni', 'amx_int8', 'amx_bf16', 'asimddp', 'i8mm', 'bf16', 'sve'];
+const kernelFeatures = [
+  'avx',
+  'avx2',
+  'fma',
+  'f16c',
+  'avx512f',
+  'avx512bw',
+  'avx512_vnni',
+  'avx512_bf16',
+  'avx_vnni',
+  'amx_int8',
+  'amx_bf16',
+  'asimddp',
+  'i8mm',
+  'bf16',
+  'sve',
+];
 
 export function fingerprint(): Fingerprint {
-  const { version } = createRequire(import.meta.url)('onnxruntime-node/package.json') as { version: string };
+  const { version } = createRequire(import.meta.url)('onnxruntime-node/package.json') as {
+    version: string;
+  };
   return {
     onnxruntime: version,
     node: process.version,
@@ -27,7 +45,8 @@ export function fingerprint(): Fingerprint {
 
 function cpuFeatures(): string[] {
   try {
-    const line = readFileSync('/proc/cpuinfo', 'utf8').match(/^(?:flags|Features)\s*:(.*)$/m)?.[1] ?? '';
+    const line =
+      readFileSync('/proc/cpuinfo', 'utf8').match(/^(?:flags|Features)\s*:(.*)$/m)?.[1] ?? '';
     const flags = new Set(line.trim().split(/\s+/));
     return kernelFeatures.filter((f) => flags.has(f));
   } catch {

@@ -1,14 +1,14 @@
-import type { FeatureLayout } from '../graph/linear-layers.js';
 import { type Scope, scopePath } from '../graph/graph.js';
+import type { FeatureLayout } from '../graph/linear-layers.js';
 import { attribute, intsAttribute, subgraphs } from '../graph/nodes.js';
 import {
-  AttributeType,
   type AttributeProto,
+  AttributeType,
   dtypeCode,
   dtypeOf,
   type GraphProto,
-  makeTensor,
   type ModelProto,
+  makeTensor,
   type NodeProto,
   type TensorProto,
 } from '../onnx/index.js';
@@ -65,7 +65,8 @@ export function instrument(
   const opset = defaultOpset(model);
   graph.output = (options.keepOutputs ?? []).map((name) => ({ name }));
   graph.input = [...graph.input, { name: pickInput, type: tensorType(dtypeCode('float32')) }];
-  if (options.padded?.size) graph.input.push({ name: validInput, type: tensorType(dtypeCode('int64')) });
+  if (options.padded?.size)
+    graph.input.push({ name: validInput, type: tensorType(dtypeCode('int64')) });
   for (const [i, probe] of probes.entries()) {
     const chain = bodies.get(probe.scope.path);
     if (!chain) throw new Error(`no body at ${probe.scope.path}`);
@@ -88,7 +89,9 @@ export function readReduction(outputs: Feeds, i: number): Reduction | undefined 
 }
 
 export function defaultOpset(model: ModelProto): number {
-  const versions = model.opsetImport.filter((o) => !o.domain || o.domain === 'ai.onnx').map((o) => Number(o.version));
+  const versions = model.opsetImport
+    .filter((o) => !o.domain || o.domain === 'ai.onnx')
+    .map((o) => Number(o.version));
   return Math.max(1, ...versions);
 }
 
@@ -98,18 +101,37 @@ interface Body {
   owner?: NodeProto;
 }
 
-function addReductions(chain: Body[], probe: Probe, prefix: string, opset: number, padded: boolean): void {
+function addReductions(
+  chain: Body[],
+  probe: Probe,
+  prefix: string,
+  opset: number,
+  padded: boolean,
+): void {
   const { graph } = chain[chain.length - 1];
   const nodes: NodeProto[] = [];
   let serial = 0;
-  const emit = (opType: string, input: string[], attributes: AttributeProto[] = [], output = `${prefix}/${serial++}`) => {
-    nodes.push({ name: `${output}:${opType}`, opType, input, output: [output], attribute: attributes });
+  const emit = (
+    opType: string,
+    input: string[],
+    attributes: AttributeProto[] = [],
+    output = `${prefix}/${serial++}`,
+  ) => {
+    nodes.push({
+      name: `${output}:${opType}`,
+      opType,
+      input,
+      output: [output],
+      attribute: attributes,
+    });
     return output;
   };
   const constant = (tensor: TensorProto) =>
     emit('Constant', [], [{ name: 'value', type: AttributeType.tensor, t: tensor }]);
-  const reshape = (x: string, shape: number[]) => emit('Reshape', [x, constant(int64Tensor(shape))]);
-  const cast = (x: string, to: number, output?: string) => emit('Cast', [x], [int('to', to)], output);
+  const reshape = (x: string, shape: number[]) =>
+    emit('Reshape', [x, constant(int64Tensor(shape))]);
+  const cast = (x: string, to: number, output?: string) =>
+    emit('Cast', [x], [int('to', to)], output);
   const reduce = (op: string, x: string, inputFormSince: number, output: string) =>
     opset >= inputFormSince
       ? emit(op, [x, constant(int64Tensor([0]))], [int('keepdims', 0)], output)
@@ -134,7 +156,11 @@ function addReductions(chain: Body[], probe: Probe, prefix: string, opset: numbe
   ];
   if (probe.gram) {
     const width = probe.features / probe.groups;
-    const grouped = emit('Transpose', [reshape(rows, [-1, probe.groups, width])], [ints('perm', [1, 0, 2])]);
+    const grouped = emit(
+      'Transpose',
+      [reshape(rows, [-1, probe.groups, width])],
+      [ints('perm', [1, 0, 2])],
+    );
     const turned = emit('Transpose', [grouped], [ints('perm', [0, 2, 1])]);
     emit('MatMul', [turned, grouped], [], `${prefix}/gram`);
     outputs.push([`${prefix}/gram`, dtypeCode('float32')]);
@@ -163,10 +189,15 @@ function features(probe: Probe, x: string, { emit, constant, reshape }: Builder)
   const taps = layout.kernel.reduce((a, b) => a * b, 1);
   if (!isPointwise(layout.node, taps)) {
     const kernel = constant(tapKernel(layout.channels, layout.kernel));
-    const geometry = ['auto_pad', 'dilations', 'pads', 'strides'].flatMap((name) => attribute(layout.node, name) ?? []);
+    const geometry = ['auto_pad', 'dilations', 'pads', 'strides'].flatMap(
+      (name) => attribute(layout.node, name) ?? [],
+    );
     x = emit('Conv', [x, kernel], [...geometry, int('group', layout.channels)]);
   }
-  return reshape(emit('Transpose', [reshape(x, [0, width, -1])], [ints('perm', [0, 2, 1])]), [-1, width]);
+  return reshape(emit('Transpose', [reshape(x, [0, width, -1])], [ints('perm', [0, 2, 1])]), [
+    -1,
+    width,
+  ]);
 }
 
 const isPointwise = (node: NodeProto, taps: number): boolean =>
@@ -177,7 +208,8 @@ const isPointwise = (node: NodeProto, taps: number): boolean =>
 function tapKernel(channels: number, kernel: number[]): TensorProto {
   const taps = kernel.reduce((a, b) => a * b, 1);
   const values = new Float32Array(channels * taps * taps);
-  for (let c = 0; c < channels; c++) for (let t = 0; t < taps; t++) values[(c * taps + t) * taps + t] = 1;
+  for (let c = 0; c < channels; c++)
+    for (let t = 0; t < taps; t++) values[(c * taps + t) * taps + t] = 1;
   return makeTensor({
     name: '',
     dtype: 'float32',
@@ -194,10 +226,21 @@ function expose(chain: Body[], name: string, elemType: number): void {
     if (!owner) return;
     for (const { graph: other } of subgraphs(owner)) {
       if (other === graph) continue;
-      const empty = makeTensor({ name: '', dtype: dtypeOf(elemType), shape: [0], bytes: new Uint8Array(0) });
+      const empty = makeTensor({
+        name: '',
+        dtype: dtypeOf(elemType),
+        shape: [0],
+        bytes: new Uint8Array(0),
+      });
       other.node = [
         ...other.node,
-        { opType: 'Constant', name: `${name}/absent`, input: [], output: [`${name}/absent`], attribute: [{ name: 'value', type: AttributeType.tensor, t: empty }] },
+        {
+          opType: 'Constant',
+          name: `${name}/absent`,
+          input: [],
+          output: [`${name}/absent`],
+          attribute: [{ name: 'value', type: AttributeType.tensor, t: empty }],
+        },
       ];
       other.output = [...other.output, { name: `${name}/absent`, type: tensorType(elemType) }];
     }
@@ -219,7 +262,12 @@ function copyGraph(graph: GraphProto): GraphProto {
 }
 
 /** Records every body under `path`, named as the graph view names scopes. */
-function indexBodies(graph: GraphProto, path: string, chain: Body[], bodies: Map<string, Body[]>): void {
+function indexBodies(
+  graph: GraphProto,
+  path: string,
+  chain: Body[],
+  bodies: Map<string, Body[]>,
+): void {
   for (const node of graph.node) {
     for (const { name, graph: body } of subgraphs(node)) {
       const bodyPath = scopePath(path, node, name);
@@ -231,8 +279,16 @@ function indexBodies(graph: GraphProto, path: string, chain: Body[], bodies: Map
 }
 
 const int = (name: string, i: number): AttributeProto => ({ name, type: AttributeType.int, i });
-const ints = (name: string, values: number[]): AttributeProto => ({ name, type: AttributeType.ints, ints: values });
-const string = (name: string, s: string): AttributeProto => ({ name, type: AttributeType.string, s: new TextEncoder().encode(s) });
+const ints = (name: string, values: number[]): AttributeProto => ({
+  name,
+  type: AttributeType.ints,
+  ints: values,
+});
+const string = (name: string, s: string): AttributeProto => ({
+  name,
+  type: AttributeType.string,
+  s: new TextEncoder().encode(s),
+});
 const tensorType = (elemType: number) => ({ tensorType: { elemType } });
 
 const int64Tensor = (values: number[]): TensorProto =>

@@ -27,7 +27,8 @@ export async function measureLatency(
   const sessions: Session[] = [];
   try {
     for (const model of models) sessions.push(await Session.open(model, { threads }));
-    for (let warmup = 0; warmup < 2; warmup++) for (const session of sessions) await session.run(feeds);
+    for (let warmup = 0; warmup < 2; warmup++)
+      for (const session of sessions) await session.run(feeds);
     const times: number[][] = sessions.map(() => []);
     const end = performance.now() + seconds * 1000;
     for (let i = 0; i < runs && (i < 5 || performance.now() < end); i++) {

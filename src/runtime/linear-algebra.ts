@@ -1,5 +1,5 @@
-import { AttributeType, dtypeCode, encodeModel } from '../onnx/index.js';
 import type { TensorData } from '../data/index.js';
+import { AttributeType, dtypeCode, encodeModel } from '../onnx/index.js';
 import { Session } from './session.js';
 
 /**
@@ -40,7 +40,11 @@ export class LinearAlgebra {
 
   /** a·bᵀ [m, n] in float32, for a [m, k] and b [n, k]. */
   async timesTransposed(a: Float32Array, b: Float32Array, k: number): Promise<Float32Array> {
-    const matrix = (data: Float32Array): TensorData => ({ dtype: 'float32', dims: [data.length / k, k], data });
+    const matrix = (data: Float32Array): TensorData => ({
+      dtype: 'float32',
+      dims: [data.length / k, k],
+      data,
+    });
     const { c } = await this.#session.run({ a: matrix(a), b: matrix(b) });
     return c.data as Float32Array;
   }

@@ -1,5 +1,13 @@
 import path from 'node:path';
-import { allTensors, DataLocation, encodeModel, type Model, type ModelProto, readTensorBytes, type TensorProto } from '../onnx/index.js';
+import {
+  allTensors,
+  DataLocation,
+  encodeModel,
+  type Model,
+  type ModelProto,
+  readTensorBytes,
+  type TensorProto,
+} from '../onnx/index.js';
 
 /** Initializers from this size on are left in the model's own file, for the runtime to map. */
 const worthMapping = 4096;
@@ -9,7 +17,10 @@ const worthMapping = 4096;
  * tensors are written with their new values. Other large initializers are not copied: they become
  * references into the file that the model was read from. Pass `folder` on to the session.
  */
-export async function openPart(model: Model, proto: ModelProto): Promise<{ bytes: Uint8Array; folder?: string }> {
+export async function openPart(
+  model: Model,
+  proto: ModelProto,
+): Promise<{ bytes: Uint8Array; folder?: string }> {
   const edited = new Map<TensorProto, TensorProto>();
   const mapped = new Set<TensorProto>(proto.graph?.initializer);
   for (const { tensor } of allTensors(proto)) {

@@ -99,9 +99,14 @@ export class Session {
         : this.#session.run(tensors));
     } catch (cause) {
       const got = reason(cause);
-      const misfit = /invalid (dimensions|rank)|unexpected input data type|is missing in 'feeds'/i.test(got);
+      const misfit =
+        /invalid (dimensions|rank)|unexpected input data type|is missing in 'feeds'/i.test(got);
       throw misfit
-        ? dataError('The data does not fit the model.', { got, cause, hint: 'Compare with the inputs that `resect inspect` lists.' })
+        ? dataError('The data does not fit the model.', {
+            got,
+            cause,
+            hint: 'Compare with the inputs that `resect inspect` lists.',
+          })
         : modelError('The model failed while running.', { got, cause });
     }
     const fetched: Feeds = {};
@@ -140,15 +145,17 @@ const isTensor = (value: Ort.OnnxValue): value is Ort.Tensor => 'data' in value 
 
 function toOrt(ort: typeof Ort, { dtype, dims, data }: TensorData): Ort.Tensor {
   // From Node 24 on the runtime wants half floats as Float16Array; we carry their bits.
-  const Half = (globalThis as { Float16Array?: new (b: ArrayBufferLike, o: number, n: number) => Uint16Array })
-    .Float16Array;
+  const Half = (
+    globalThis as { Float16Array?: new (b: ArrayBufferLike, o: number, n: number) => Uint16Array }
+  ).Float16Array;
   const values =
     dtype === 'float16' && Half ? new Half(data.buffer, data.byteOffset, data.length) : data;
   return new ort.Tensor(dtype as 'float32', values as Float32Array, dims);
 }
 
 function fromOrt({ type, data, dims }: Ort.Tensor): TensorData | undefined {
-  if (type === 'string' || type === 'int4' || type === 'uint4' || Array.isArray(data)) return undefined;
+  if (type === 'string' || type === 'int4' || type === 'uint4' || Array.isArray(data))
+    return undefined;
   const bits =
     type === 'float16' && !(data instanceof Uint16Array)
       ? new Uint16Array(data.buffer, data.byteOffset, data.length)
@@ -159,5 +166,8 @@ function fromOrt({ type, data, dims }: Ort.Tensor): TensorData | undefined {
 /** The runtime's message without its prefix of codes and source locations. */
 function reason(cause: unknown): string {
   const text = String((cause as Error)?.message ?? cause).split('\n')[0];
-  return text.replace(/^.*?status (code|message):?\s*/i, '').replace(/\S*\/onnxruntime\/\S+\s/g, '').slice(0, 400);
+  return text
+    .replace(/^.*?status (code|message):?\s*/i, '')
+    .replace(/\S*\/onnxruntime\/\S+\s/g, '')
+    .slice(0, 400);
 }

@@ -1,6 +1,6 @@
 import { batches, openDataset } from '../../src/data/index.js';
 import type { Batch, Dataset, Example, InputSpec, TensorData } from '../../src/data/types.js';
-import { expectBadData, npy, plain, scratch, spec } from './helpers.js';
+import { errorOf, expectBadData, npy, plain, scratch, spec } from './helpers.js';
 
 const { write } = scratch();
 
@@ -52,6 +52,8 @@ describe('batch axis', () => {
     const [batch] = await collect(vectors, 9, [spec('x', 'float32', ['n', 2])], [4, 0]);
     expect(batch.labels).toEqual([5, 1]);
     expect(await collect(vectors, 9, [spec('x', 'float32', ['n', 2])], [])).toEqual([]);
+    const none = await errorOf(collect(vectors, 0, [spec('x', 'float32', ['n', 2])]));
+    expect(none.exitCode).toBe(2);
   });
 
   test('frozen: runs of exactly that size, the last example repeated', async () => {
@@ -172,18 +174,20 @@ describe('auxiliary inputs and constants', () => {
   });
 
   test('constants fill or repeat', async () => {
-    const constants = { sr: 8000, w: vector(7, 8), k: vector(1, 2) };
+    const constants = { sr: 8000, rate: 3, w: vector(7, 8), k: vector(1, 2) };
     const [{ feeds }] = await collect(
       dataset(await Promise.all([0, 1].map(audio.example)), { constants }),
       2,
       [
         input,
         spec('sr', 'int32', ['batch']),
+        spec('rate', 'int64', ['']),
         spec('w', 'float32', ['batch', 2]),
         spec('k', 'float32', [2]),
       ],
     );
     expect(plain(feeds.sr)).toEqual({ dtype: 'int32', dims: [2], data: [8000, 8000] });
+    expect(plain(feeds.rate)).toEqual({ dtype: 'int64', dims: [1], data: [3] });
     expect(plain(feeds.w)).toEqual({ dtype: 'float32', dims: [2, 2], data: [7, 8, 7, 8] });
     expect(plain(feeds.k)).toEqual({ dtype: 'float32', dims: [2], data: [1, 2] });
   });

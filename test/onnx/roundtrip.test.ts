@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import onnxProto from 'onnx-proto';
 import { AttributeType, encodeModel, makeTensor, parseModel } from '../../src/onnx/index.js';
 import { realModels, smallModel } from './models.js';
-import { bytesOf, concat, field, fieldsOf, float, message } from './wire.js';
+import { bytesOf, concat, field, fieldsOf, float, message, tensorModel } from './wire.js';
 
 const rewritten = (bytes: Uint8Array) => encodeModel(parseModel(bytes).proto);
 
@@ -90,6 +90,16 @@ test('plain literals encode, as an independent reader sees them', () => {
   expect(Object.hasOwn(attributes?.[2] ?? {}, 'i')).toBe(true);
   expect(graph?.initializer?.[0]).toMatchObject({ name: 'w', dataType: 3 });
   expect(graph?.input?.[0].type?.tensorType?.shape?.dim?.[0].dimParam).toBe('n');
+});
+
+test('tensors can be replaced while encoding', () => {
+  const { proto } = parseModel(
+    tensorModel(field(1, 2), field(2, 3), field(8, 'w'), field(9, 'ab')),
+  );
+  const replaced = encodeModel(proto, (tensor) => ({ ...tensor, rawData: Uint8Array.of(1, 2) }));
+  expect(replaced).toEqual(
+    tensorModel(field(1, 2), field(2, 3), field(8, 'w'), field(9, Uint8Array.of(1, 2))),
+  );
 });
 
 test('numbers that are no exact integers are not written as integers', () => {

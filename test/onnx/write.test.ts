@@ -18,7 +18,9 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { transformFileSync } from '@swc/core';
+import { InferenceSession, Tensor } from 'onnxruntime-node';
 import {
+  allTensors,
   encodeModel,
   type Model,
   makeTensor,
@@ -30,7 +32,6 @@ import {
   writeModel,
 } from '../../src/onnx/index.js';
 import { planOutput } from '../../src/onnx/plan.js';
-import { allTensors } from '../../src/onnx/walk.js';
 import { realModels, smallModel } from './models.js';
 
 let folder: string;
@@ -95,6 +96,26 @@ test.each(realModels)('%s moves its weights out and back in', async (_, path) =>
 
   await writeModel(moved, at('back.onnx'));
   expect(readFileSync(at('back.onnx')).equals(readFileSync(path))).toBe(true);
+});
+
+test('the runtime finds weights that were moved out of initializers and Constant nodes', async () => {
+  for (const name of ['resnet8.onnx', basename(smallModel)]) {
+    const [, path] = realModels.find(([one]) => one.endsWith(name))!;
+    await writeModel(await readModel(path), at(name), { externalData: true });
+    const outputs = [path, at(name)].map(async (file) => {
+      const session = await InferenceSession.create(file);
+      const [input] = session.inputNames;
+      const shape = name === 'resnet8.onnx' ? [1, 1, 28, 28] : [1, 3, 48, 192];
+      const values = Float32Array.from({ length: shape.reduce((a, b) => a * b) }, (_, i) =>
+        Math.sin(i),
+      );
+      const result = await session.run({ [input]: new Tensor('float32', values, shape) });
+      await session.release();
+      return Object.values(result)[0].data;
+    });
+    const [before, after] = await Promise.all(outputs);
+    expect(after).toEqual(before);
+  }
 });
 
 test('external tensors are aligned, small ones stay inside, shared ranges stay shared', async () => {
@@ -235,6 +256,28 @@ describe('nothing is left', () => {
       await expect(writeModel(model, at('out.onnx'), { externalData })).rejects.toThrow('no more');
       expect(readdirSync(folder)).toEqual([]);
       expect(process.listenerCount('SIGINT')).toBe(0);
+    },
+  );
+
+  test.each([true, false])(
+    'when the caller’s check refuses the result (external data: %s)',
+    async (externalData) => {
+      const model = modelWith(5000);
+      const seen: number[] = [];
+      const write = (verdict: boolean) =>
+        writeModel(model, at('out.onnx'), {
+          externalData,
+          check: async (staged) => {
+            const [bytes] = await values(await readModel(staged));
+            seen.push(bytes.length);
+            return verdict;
+          },
+        });
+      expect(await write(false)).toBeUndefined();
+      expect(readdirSync(folder)).toEqual([]);
+      expect((await write(true))?.files).toHaveLength(externalData ? 2 : 1);
+      expect(seen).toEqual([5000, 5000]);
+      expect(readdirSync(folder)).toHaveLength(externalData ? 2 : 1);
     },
   );
 

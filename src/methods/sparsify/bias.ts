@@ -6,9 +6,9 @@ import {
   decodeFloat32,
   encodeFloat32,
   type GraphProto,
-  makeTensor,
   type Model,
   type ModelProto,
+  makeTensor,
   type NodeProto,
   tensorInfo,
 } from '../../onnx/index.js';
@@ -23,7 +23,12 @@ export type BiasChange = { apply: () => void } | { reason: string };
  * @param proto the model with local functions inlined, which `layer` was found in
  * @param shift [out] (W - W')·E[x]
  */
-export function correctBias(model: Model, proto: ModelProto, layer: LinearLayer, shift: Float64Array): BiasChange {
+export function correctBias(
+  model: Model,
+  proto: ModelProto,
+  layer: LinearLayer,
+  shift: Float64Array,
+): BiasChange {
   const { node, op, scope, alpha } = layer;
   const weightIsRight = node.input.indexOf(layer.input) === 0;
   const values = Float32Array.from(shift, (s) => s * alpha);
@@ -33,7 +38,11 @@ export function correctBias(model: Model, proto: ModelProto, layer: LinearLayer,
     const scaled = values.map((v) => v / beta);
     if (node.input[2]) return changeStored(model, proto, layer, node, 2, scaled);
     if (model.proto !== proto) return { reason: 'it has no bias, and stands in a local function' };
-    return { apply: () => void (node.input[2] = addInitializer(scope.graph, layer, scaled, weightIsRight)) };
+    return {
+      apply: () => {
+        node.input[2] = addInitializer(scope.graph, layer, scaled, weightIsRight);
+      },
+    };
   }
   const add = soleAddition(proto, layer);
   if (add && weightIsRight) return changeStored(model, proto, layer, add.node, add.index, values);
@@ -42,7 +51,10 @@ export function correctBias(model: Model, proto: ModelProto, layer: LinearLayer,
 }
 
 /** The Add of a constant that is all that reads the layer's output. */
-function soleAddition(proto: ModelProto, { node, scope }: LinearLayer): { node: NodeProto; index: number } | undefined {
+function soleAddition(
+  proto: ModelProto,
+  { node, scope }: LinearLayer,
+): { node: NodeProto; index: number } | undefined {
   const graph = new Graph(proto);
   const constants = new Constants(graph);
   const own = graph.scopes.find((s) => s.path === scope.path);
@@ -70,7 +82,8 @@ function changeStored(
   const view = bias && constants.trace(bias);
   if (!isView(view) || view.dequantization) return { reason: 'its bias is not a stored tensor' };
   const { dtype, elements } = tensorInfo(view.tensor);
-  if (elements !== values.length || !/^b?float/.test(dtype)) return { reason: `its bias is ${dtype} of another length` };
+  if (elements !== values.length || !/^b?float/.test(dtype))
+    return { reason: `its bias is ${dtype} of another length` };
   if (constants.uses(view.tensor).length !== 1 || constants.isOutput(view.tensor)) {
     return { reason: 'its bias is shared with another node' };
   }
@@ -86,7 +99,12 @@ function changeStored(
 }
 
 /** Adds a bias to the body that holds the layer; returns its name. */
-function addInitializer(graph: GraphProto, layer: LinearLayer, values: Float32Array, weightIsRight: boolean): string {
+function addInitializer(
+  graph: GraphProto,
+  layer: LinearLayer,
+  values: Float32Array,
+  weightIsRight: boolean,
+): string {
   const name = `${layer.node.output[0]}/resect_bias`;
   const { view } = layer.weight ?? { view: undefined };
   const dtype = view && !view.dequantization ? tensorInfo(view.tensor).dtype : 'float32';
@@ -102,7 +120,12 @@ function addInitializer(graph: GraphProto, layer: LinearLayer, values: Float32Ar
 }
 
 /** Puts an Add behind the layer. The sum takes over the name, so that readers need no change. */
-function insertAddition(graph: GraphProto, layer: LinearLayer, values: Float32Array, weightIsRight: boolean): void {
+function insertAddition(
+  graph: GraphProto,
+  layer: LinearLayer,
+  values: Float32Array,
+  weightIsRight: boolean,
+): void {
   const { node } = layer;
   const output = node.output[0];
   const product = `${output}/resect_product`;
@@ -110,7 +133,15 @@ function insertAddition(graph: GraphProto, layer: LinearLayer, values: Float32Ar
   graph.node.splice(graph.node.indexOf(node) + 1, 0, {
     name: `${output}/resect_bias_add`,
     opType: 'Add',
-    input: [product, addInitializer(graph, { ...layer, node: { ...node, output: [output] } }, values, weightIsRight)],
+    input: [
+      product,
+      addInitializer(
+        graph,
+        { ...layer, node: { ...node, output: [output] } },
+        values,
+        weightIsRight,
+      ),
+    ],
     output: [output],
     attribute: [],
   });

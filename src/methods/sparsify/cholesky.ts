@@ -63,7 +63,7 @@ const DEPTH = 256;
  * no more than the lower triangle; above the diagonal `a` becomes undefined. Left-looking, panel by
  * panel. False when a pivot is not positive.
  */
-export function choleskyInPlace(a: Float64Array, n: number): boolean {
+function choleskyInPlace(a: Float64Array, n: number): boolean {
   const tile = new Float64Array(PANEL * DEPTH);
   for (let from = 0; from < n; from += PANEL) {
     const to = Math.min(from + PANEL, n);

@@ -4,10 +4,10 @@ import { extractPart } from '../../graph/segments.js';
 import { dtypeCode, type Model, type ModelProto } from '../../onnx/index.js';
 import {
   instrument,
-  pickInput,
   type Probe,
-  readReduction,
+  pickInput,
   type Reduction,
+  readReduction,
   validInput,
 } from '../../runtime/instrument.js';
 import { openPart } from '../../runtime/part.js';
@@ -46,7 +46,10 @@ export interface Part {
  * Memory: the statistics, and one run's activations inside the runtime.
  * @returns per probe, in order; undefined where no sample reached it (a branch not taken).
  */
-export async function collectStatistics(part: Part, probes: Probe[]): Promise<(Collected | undefined)[]> {
+export async function collectStatistics(
+  part: Part,
+  probes: Probe[],
+): Promise<(Collected | undefined)[]> {
   const roots = probes.map(rootValue);
   const base = extract(part, roots);
   const padded = await paddedProbes(part, base, probes);
@@ -54,13 +57,16 @@ export async function collectStatistics(part: Part, probes: Probe[]): Promise<(C
 
   const samples = part.calibration.indices.length;
   const picks = Math.ceil(keptRows / Math.max(1, samples));
-  const collected = probes.map(() => undefined as (Collected & { kept: Float32Array[] }) | undefined);
+  const collected = probes.map(
+    () => undefined as (Collected & { kept: Float32Array[] }) | undefined,
+  );
+  let run = 0;
   await withPart(part, instrumented, async (session) => {
     for await (const { feeds, batch } of partFeeds(part)) {
       const valid = batch.tokens?.[0];
       const outputs = await session.run({
         ...feeds,
-        [pickInput]: pickTensor(picks),
+        [pickInput]: pickTensor(picks, run++),
         ...(padded.size > 0 && { [validInput]: rangeTensor(valid ?? 0) }),
       });
       for (const [i, probe] of probes.entries()) {
@@ -96,15 +102,26 @@ export async function propagate(part: Part, output: string): Promise<Boundary> {
 const extract = ({ proto, input }: Part, outputs: string[]): ModelProto =>
   extractPart(
     proto,
-    input ? [{ name: input.name, type: { tensorType: { elemType: dtypeCode(input.values[0].dtype) } } }] : [],
+    input
+      ? [{ name: input.name, type: { tensorType: { elemType: dtypeCode(input.values[0].dtype) } } }]
+      : [],
     outputs,
   );
 
-const withPart = <T>({ model, threads }: Part, proto: ModelProto, use: (session: Session) => Promise<T>) =>
+const withPart = <T>(
+  { model, threads }: Part,
+  proto: ModelProto,
+  use: (session: Session) => Promise<T>,
+) =>
   openPart(model, proto).then(({ bytes, folder }) => withSession(bytes, { threads, folder }, use));
 
 /** One sample at a time, with the cached activation that the part starts from. */
-async function* partFeeds({ proto, calibration, input, progress }: Part): AsyncGenerator<{ feeds: Feeds; batch: Batch }> {
+async function* partFeeds({
+  proto,
+  calibration,
+  input,
+  progress,
+}: Part): AsyncGenerator<{ feeds: Feeds; batch: Batch }> {
   const { dataset, indices } = calibration;
   let run = 0;
   let done = 0;
@@ -132,7 +149,7 @@ async function paddedProbes(part: Part, base: ModelProto, probes: Probe[]): Prom
   return withPart(part, instrument(base, bare), async (session) => {
     const found = new Set<Probe>();
     for await (const { feeds } of partFeeds({ ...part, progress: () => {} })) {
-      const outputs = await session.run({ ...feeds, [pickInput]: pickTensor(1) });
+      const outputs = await session.run({ ...feeds, [pickInput]: pickTensor(1, 0) });
       for (const [i, probe] of probes.entries()) {
         if (readReduction(outputs, i)?.tokens === length) found.add(probe);
       }
@@ -144,13 +161,24 @@ async function paddedProbes(part: Part, base: ModelProto, probes: Probe[]): Prom
 
 /** Tokens a run holds, padding included: the second dimension of the token-like inputs. */
 const sequenceLength = (feeds: Feeds): number =>
-  Math.max(0, ...Object.values(feeds).flatMap((t) => (t.dims.length === 2 && /int/.test(t.dtype) ? t.dims[1] : [])));
+  Math.max(
+    0,
+    ...Object.values(feeds).flatMap((t) =>
+      t.dims.length === 2 && /int/.test(t.dtype) ? t.dims[1] : [],
+    ),
+  );
 
-function addReduction(to: Collected & { kept: Float32Array[] }, reduction: Reduction, probe: Probe, samples: number) {
+function addReduction(
+  to: Collected & { kept: Float32Array[] },
+  reduction: Reduction,
+  probe: Probe,
+  samples: number,
+) {
   const { tokens, sum, centredSquares, gram } = reduction;
   const width = probe.features / probe.groups;
   for (const [g, accumulator] of to.accumulators.entries()) {
-    const slice = <A extends Float64Array | Float32Array>(all: A, size: number) => all.subarray(g * size, (g + 1) * size);
+    const slice = <A extends Float64Array | Float32Array>(all: A, size: number) =>
+      all.subarray(g * size, (g + 1) * size);
     const groupSum = slice(sum, width);
     const centred = slice(centredSquares, width);
     accumulator.add({
@@ -173,11 +201,17 @@ function rootValue({ scope, value }: Probe): string {
   return name;
 }
 
-/** Fractions of a sample's rows, at the middle of equal stretches. */
-const pickTensor = (picks: number): TensorData => ({
+/**
+ * Fractions of a sample's rows: one in each of equal stretches, at a place that differs from run to
+ * run (multiples of the golden ratio), for what a token holds depends on its position.
+ */
+const pickTensor = (picks: number, run: number): TensorData => ({
   dtype: 'float32',
   dims: [picks],
-  data: Float32Array.from({ length: picks }, (_, i) => (i + 0.5) / picks),
+  data: Float32Array.from(
+    { length: picks },
+    (_, i) => (i + ((0.5 + run * 0.618033988749895) % 1)) / picks,
+  ),
 });
 
 const rangeTensor = (n: number): TensorData => ({

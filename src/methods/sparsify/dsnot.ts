@@ -13,6 +13,8 @@ import type { Pattern } from './pattern.js';
 import { inputNorms } from './scores.js';
 import type { InputStatistics } from './statistics.js';
 
+const { abs, fround } = Math;
+
 export interface DsnotOptions {
   /** Most swaps per row; 50 in the paper's code. */
   cycles: number;
@@ -68,7 +70,7 @@ export class RowRefiner {
     const cols = statistics.sum.length;
     this.#groupSize = pattern.kind === 'nm' ? pattern.m : 0;
     this.#cycles = options.cycles;
-    this.#threshold = Math.fround(options.threshold);
+    this.#threshold = fround(options.threshold);
     this.#sameSign = options.sameSign || pattern.kind === 'nm';
     this.#sum = statistics.sum;
     this.#norms = inputNorms(statistics.scaler);
@@ -97,7 +99,7 @@ export class RowRefiner {
     let swaps = 0;
     let stop: number = StopCode.cycles;
     for (; swaps < this.#cycles; swaps++) {
-      if (!(Math.abs(error) > this.#threshold)) {
+      if (!(abs(error) > this.#threshold)) {
         stop = StopCode.threshold;
         break;
       }
@@ -111,9 +113,9 @@ export class RowRefiner {
         stop = StopCode.exhausted;
         break;
       }
-      const pruned = Math.fround(w[start + prune] * this.#sum[prune]);
-      const grown = Math.fround(w[start + grow] * this.#sum[grow]);
-      const after = Math.fround(Math.fround(error + pruned) - grown);
+      const pruned = fround(w[start + prune] * this.#sum[prune]);
+      const grown = fround(w[start + grow] * this.#sum[grow]);
+      const after = fround(fround(error + pruned) - grown);
       if (this.#sameSign && Math.sign(after) !== initialSign) {
         stop = StopCode.sign;
         break;
@@ -156,9 +158,9 @@ export class RowRefiner {
     let error = 0;
     for (let i = 0; i < count; i++) {
       const j = columns[i];
-      error += Math.fround(w[start + j] * sum[j]);
+      error += fround(w[start + j] * sum[j]);
     }
-    return Math.fround(error);
+    return fround(error);
   }
 
   #rankCandidates(w: Float32Array, start: number): void {
@@ -167,7 +169,7 @@ export class RowRefiner {
     const divisors = this.#divisors;
     for (let i = 0; i < growPool.count; i++) {
       const j = growPool.columns[i];
-      growPool.rankDescending(i, Math.fround(w[start + j] * sum[j]) / divisors[j]);
+      growPool.rankDescending(i, fround(w[start + j] * sum[j]) / divisors[j]);
     }
     growPool.restart();
     if (this.#groupSize) return;
@@ -175,8 +177,8 @@ export class RowRefiner {
     const norms = this.#norms;
     for (let i = 0; i < prunePool.count; i++) {
       const j = prunePool.columns[i];
-      const contribution = Math.fround(w[start + j] * sum[j]);
-      prunePool.rankAscending(i, Math.abs(w[start + j]) * norms[j], contribution);
+      const contribution = fround(w[start + j] * sum[j]);
+      prunePool.rankAscending(i, abs(w[start + j]) * norms[j], contribution);
     }
     prunePool.restart();
   }

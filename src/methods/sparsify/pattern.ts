@@ -29,11 +29,6 @@ export function parsePattern(text: string): Pattern {
   });
 }
 
-/** Inverse of `parsePattern`. */
-export function formatPattern(pattern: Pattern): string {
-  return pattern.kind === 'nm' ? `${pattern.n}:${pattern.m}` : String(pattern.sparsity);
-}
-
 /** Zeros in a row of `cols` weights: trunc(cols·sparsity), or n per group of m. */
 export function zerosPerRow(pattern: Pattern, cols: number): number {
   return pattern.kind === 'nm'

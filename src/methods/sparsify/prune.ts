@@ -65,7 +65,10 @@ export async function pruneLayer(
   const { w, rows, cols, alpha } = task;
   const notes: string[] = [];
   let { criterion } = options;
-  const factor = criterion === 'sparsegpt' && task.statistics?.hessian ? factorHessian(task.statistics.hessian, cols) : undefined;
+  const factor =
+    criterion === 'sparsegpt' && task.statistics?.hessian
+      ? factorHessian(task.statistics.hessian, cols)
+      : undefined;
   if (criterion === 'sparsegpt' && !factor) {
     criterion = 'wanda';
     notes.push('Hessian not positive definite: Wanda scores used instead of SparseGPT');
@@ -97,12 +100,15 @@ export async function pruneLayer(
   };
   const initial = await tools.pool.maskRows(shared);
   const initialError = await outputError(task, masked(w, initial.mask), tools.algebra);
-  if (!options.dsnot) return { ...untouched, mask: initial.mask, initialError, finalError: initialError };
+  if (!options.dsnot)
+    return { ...untouched, mask: initial.mask, initialError, finalError: initialError };
 
   const { mask, trace } = await tools.pool.maskRows({ ...shared, dsnot: options.dsnot });
   if (!trace) throw new Error('refinement left no trace');
   const refused =
-    options.accept === 'loss' ? await refuseWorseRows(task, initial.mask, mask, trace.swaps, tools.algebra) : 0;
+    options.accept === 'loss'
+      ? await refuseWorseRows(task, initial.mask, mask, trace.swaps, tools.algebra)
+      : 0;
   const finalError = await outputError(task, masked(w, mask), tools.algebra);
   const exhausted = trace.stop.reduce((n, code) => n + (code === StopCode.exhausted ? 1 : 0), 0);
   if (exhausted > 0) notes.push(`${exhausted} of ${rows} rows ran out of candidates to swap`);
@@ -118,12 +124,17 @@ export async function pruneLayer(
 }
 
 /** Statistics in the units that refinement is to see: the product's constant factor, and sums per token if so asked. */
-function scaled(statistics: InputStatistics, alpha: number, unit: 'sample' | 'token'): InputStatistics {
+function scaled(
+  statistics: InputStatistics,
+  alpha: number,
+  unit: 'sample' | 'token',
+): InputStatistics {
   const factor = unit === 'token' ? (alpha * statistics.samples) / statistics.tokens : alpha;
   return factor === 1 ? statistics : { ...statistics, sum: statistics.sum.map((s) => s * factor) };
 }
 
-const masked = (w: Float32Array, mask: Uint8Array): Float32Array => w.map((v, i) => (mask[i] ? v : 0));
+const masked = (w: Float32Array, mask: Uint8Array): Float32Array =>
+  w.map((v, i) => (mask[i] ? v : 0));
 
 /** Puts back the initial mask of rows that refinement made worse; returns how many. Swaps of those become 0. */
 async function refuseWorseRows(
@@ -148,13 +159,21 @@ async function refuseWorseRows(
 }
 
 /** [rows] Σ over the sampled token rows of the squared output error. */
-async function rowErrors({ w, rows, cols, samples }: PruneTask, pruned: Float32Array, algebra?: LinearAlgebra) {
+async function rowErrors(
+  { w, rows, cols, samples }: PruneTask,
+  pruned: Float32Array,
+  algebra?: LinearAlgebra,
+) {
   if (!samples || !algebra) return undefined;
   const difference = w.map((v, i) => v - pruned[i]);
   return columnSquares(await algebra.timesTransposed(samples, difference, cols), rows);
 }
 
-async function outputError(task: PruneTask, pruned: Float32Array, algebra?: LinearAlgebra): Promise<OutputError | undefined> {
+async function outputError(
+  task: PruneTask,
+  pruned: Float32Array,
+  algebra?: LinearAlgebra,
+): Promise<OutputError | undefined> {
   const { w, rows, cols, samples, statistics } = task;
   const errors = await rowErrors(task, pruned, algebra);
   if (!errors || !samples || !algebra || !statistics) return undefined;

@@ -19,6 +19,8 @@ export class RowPool {
         filename: new URL('./row-worker.js', import.meta.url).href,
         minThreads: threads,
         maxThreads: threads,
+        // Flags of the calling process, such as --input-type, are not for workers.
+        execArgv: [],
       });
     }
   }

@@ -1,5 +1,7 @@
 import type { InputStatistics } from './statistics.js';
 
+const { abs, fround } = Math;
+
 /** What ranks the weights of a row; the lowest scores are pruned first. */
 export type Criterion = 'magnitude' | 'wanda' | 'sparsegpt';
 
@@ -23,7 +25,7 @@ export function rowScorer(criterion: Criterion, inputs: ScoreInputs): RowScorer 
       if (!inputs.statistics) throw new Error('the Wanda score needs statistics');
       const norms = inputNorms(inputs.statistics.scaler);
       return (w, start, scores) => {
-        for (let j = 0; j < scores.length; j++) scores[j] = Math.abs(w[start + j]) * norms[j];
+        for (let j = 0; j < scores.length; j++) scores[j] = abs(w[start + j]) * norms[j];
       };
     }
     case 'sparsegpt': {
@@ -31,7 +33,7 @@ export function rowScorer(criterion: Criterion, inputs: ScoreInputs): RowScorer 
       const squares = inputs.inverseDiagonal.map((u) => u * u);
       return (w, start, scores) => {
         for (let j = 0; j < scores.length; j++) {
-          scores[j] = Math.fround(w[start + j] * w[start + j]) / squares[j];
+          scores[j] = fround(w[start + j] * w[start + j]) / squares[j];
         }
       };
     }
@@ -44,5 +46,5 @@ export function inputNorms(scaler: Float32Array): Float32Array {
 }
 
 function scoreMagnitude(w: Float32Array, start: number, scores: Float32Array): void {
-  for (let j = 0; j < scores.length; j++) scores[j] = Math.abs(w[start + j]);
+  for (let j = 0; j < scores.length; j++) scores[j] = abs(w[start + j]);
 }

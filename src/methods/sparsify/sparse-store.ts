@@ -1,7 +1,7 @@
 import {
   dtypeBits,
-  makeTensor,
   type Model,
+  makeTensor,
   readTensorBytes,
   type SparseTensorProto,
   type TensorProto,
@@ -20,14 +20,21 @@ const indexBytes = 8;
  * @param mode `auto` converts only tensors that become smaller
  * @returns notes for the user
  */
-export async function storeSparse(model: Model, tensors: TensorProto[], mode: 'sparse' | 'auto'): Promise<string[]> {
+export async function storeSparse(
+  model: Model,
+  tensors: TensorProto[],
+  mode: 'sparse' | 'auto',
+): Promise<string[]> {
   const { graph } = model.proto;
   if (!graph) return [];
   let converted = 0;
   let saved = 0;
   let elsewhere = 0;
   for (const tensor of tensors) {
-    if (!graph.initializer.includes(tensor) || !/^float(16|32|64)$/.test(tensorInfo(tensor).dtype)) {
+    if (
+      !graph.initializer.includes(tensor) ||
+      !/^float(16|32|64)$/.test(tensorInfo(tensor).dtype)
+    ) {
       elsewhere++;
       continue;
     }
@@ -43,12 +50,19 @@ export async function storeSparse(model: Model, tensors: TensorProto[], mode: 's
   if (converted > 0) model.proto.irVersion = Math.max(model.proto.irVersion ?? 0, sparseIrVersion);
   return [
     `${converted} of ${tensors.length} pruned tensors stored sparse, ${Math.abs(saved)} bytes ${saved >= 0 ? 'less' : 'more'}`,
-    ...(elsewhere > 0 ? [`${elsewhere} pruned tensors stay dense: only floating-point initializers of the main graph can be sparse`] : []),
+    ...(elsewhere > 0
+      ? [
+          `${elsewhere} pruned tensors stay dense: only floating-point initializers of the main graph can be sparse`,
+        ]
+      : []),
   ];
 }
 
 /** Coordinate form with linear indices: `values [nnz]`, `indices [nnz]` int64, ascending. */
-function toSparse(tensor: TensorProto, raw: Uint8Array): { proto: SparseTensorProto; bytes: number } {
+function toSparse(
+  tensor: TensorProto,
+  raw: Uint8Array,
+): { proto: SparseTensorProto; bytes: number } {
   const { name, dtype, shape } = tensorInfo(tensor);
   const size = dtypeBits(dtype) / 8;
   const count = raw.length / size;
@@ -70,7 +84,12 @@ function toSparse(tensor: TensorProto, raw: Uint8Array): { proto: SparseTensorPr
     bytes: kept * (size + indexBytes),
     proto: {
       values: makeTensor({ name, dtype, shape: [kept], bytes: values }),
-      indices: makeTensor({ name: '', dtype: 'int64', shape: [kept], bytes: new Uint8Array(indices.buffer) }),
+      indices: makeTensor({
+        name: '',
+        dtype: 'int64',
+        shape: [kept],
+        bytes: new Uint8Array(indices.buffer),
+      }),
       dims: shape,
     },
   };

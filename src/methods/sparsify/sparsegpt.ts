@@ -20,6 +20,8 @@ import { patternMisfit } from './pattern.js';
 import { addProduct } from './product.js';
 import { RankSelector } from './rank.js';
 
+const { fround } = Math;
+
 /** Columns of which an unstructured mask is chosen at a time. */
 const BLOCK = 128;
 /** Rows and depth of the tiles of δ in the product δ·R. */
@@ -37,7 +39,8 @@ export interface SparseGptResult {
  * Prunes w [rows, cols] (not modified). Unstructured: in each block of 128 columns one threshold
  * for all rows, the score of rank trunc(count·sparsity), and every weight up to it is pruned, so
  * rows differ in sparsity; a block where that rank is 0 is not pruned. N:M: the n lowest of each
- * group, the lower column first. Weights of dead channels become 0.
+ * group, the lower column first. Dead channels score 0; a weight of one that is kept all the same,
+ * because n others are pruned, stays as it is (the authors' code sets it to 0).
  */
 export function sparseGpt(
   w: Float32Array,
@@ -157,7 +160,7 @@ function settleBlock(layer: Layer, block: Block, groups?: NmPattern): void {
         scoreAhead(layer, block, row, j, scores);
         masker.maskRow(bits, mask, start + j);
       }
-      if (mask[start + j] && !factor.dead[from + j]) {
+      if (mask[start + j]) {
         weights[start + j] = w[start + j] + residual[sums + j] / r[j * width + j];
       }
       const delta = w[start + j] - weights[start + j];
@@ -184,7 +187,7 @@ function scoreAhead(
     const diagonal = (first + j) * (width + 1);
     const correction = sums[j] / r[diagonal];
     for (let i = 1; i < count - j; i++) sums[j + i] -= correction * r[diagonal + i];
-    const value = factor.dead[column] ? 0 : Math.fround(w[row * factor.cols + column] + correction);
-    scores[j] = Math.fround(value * value) / squares[column];
+    const value = fround(w[row * factor.cols + column] + correction);
+    scores[j] = fround(value * value) / squares[column];
   }
 }

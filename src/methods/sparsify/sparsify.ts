@@ -8,8 +8,15 @@ import type { Probe } from '../../runtime/instrument.js';
 import { LinearAlgebra } from '../../runtime/linear-algebra.js';
 import type { Context, Surgery } from '../method.js';
 import { correctBias } from './bias.js';
-import { type Boundary, type Collected, collectStatistics, type Part, propagate } from './collect.js';
-import { type PlannedLayer, pruneOptions, type SparsifyLayer, type SparsifyParameters } from './method.js';
+import {
+  type Boundary,
+  type Collected,
+  collectStatistics,
+  type Part,
+  propagate,
+} from './collect.js';
+import { pruneOptions, type SparsifyParameters } from './parameters.js';
+import type { PlannedLayer, SparsifyLayer } from './plan.js';
 import { type OutputError, type PrunedLayer, pruneLayer } from './prune.js';
 import { RowPool } from './row-pool.js';
 import { storeSparse } from './sparse-store.js';
@@ -57,7 +64,8 @@ export async function sparsifyModel(
       );
       let input: Boundary | undefined;
       for (const [i, segment] of segments.entries()) {
-        const stage = (name: string) => (segments.length > 1 ? `${name} ${i + 1}/${segments.length}` : name);
+        const stage = (name: string) =>
+          segments.length > 1 ? `${name} ${i + 1}/${segments.length}` : name;
         const part: Part = {
           model,
           proto,
@@ -78,14 +86,16 @@ export async function sparsifyModel(
         // Only now, so that all of a segment's statistics come from its dense weights.
         for (const change of changes) change();
         if (segment.output) {
-          const progress = (done: number, total: number) => context.progress(stage('propagate'), done, total);
+          const progress = (done: number, total: number) =>
+            context.progress(stage('propagate'), done, total);
           input = await propagate({ ...part, progress }, segment.output);
         }
       }
     } else {
       for (const [k, target] of targets.entries()) {
         context.progress('prune', k, targets.length);
-        for (const change of await pruneTarget({ model, proto }, target, given, tools, new Map())) change();
+        for (const change of await pruneTarget({ model, proto }, target, given, tools, new Map()))
+          change();
       }
     }
   } finally {
@@ -99,8 +109,17 @@ export async function sparsifyModel(
       hint: 'Choose a higher sparsity, or another model: this one may be sparse already.',
     });
   }
-  if (given.store !== 'dense') notes.push(...(await storeSparse(model, targets.map((t) => t.tensor), given.store)));
-  notes.push('unstructured zeros make a model smaller to compress and ship, not faster: the CPU kernels of ONNX Runtime multiply by them');
+  if (given.store !== 'dense')
+    notes.push(
+      ...(await storeSparse(
+        model,
+        targets.map((t) => t.tensor),
+        given.store,
+      )),
+    );
+  notes.push(
+    'unstructured zeros make a model smaller to compress and ship, not faster: the CPU kernels of ONNX Runtime multiply by them',
+  );
   return { layers, changedTensors: [...model.edits.keys()].map((t) => t.name ?? ''), notes };
 }
 
@@ -117,7 +136,11 @@ function toTargets(planned: PlannedLayer[]): Target[] {
   return [...targets.values()];
 }
 
-function toSegments(proto: Model['proto'], targets: Target[], mode: SparsifyParameters['calibMode']): Segment[] {
+function toSegments(
+  proto: Model['proto'],
+  targets: Target[],
+  mode: SparsifyParameters['calibMode'],
+): Segment[] {
   const layers = targets.flatMap((t) => t.planned.map((p) => p.layer));
   if (mode === 'oneshot') return [{ layers }];
   const segments = cutIntoSegments(new Graph(proto), layers);
@@ -164,13 +187,25 @@ function withinBudget(targets: Target[], given: SparsifyParameters): Target[][] 
 /** Statistics by layer. Layers that read the same activation in the same way share them. */
 type CollectedByLayer = Map<PlannedLayer, Collected | undefined>;
 
-async function collectTargets(part: Part, targets: Target[], given: SparsifyParameters): Promise<CollectedByLayer> {
+async function collectTargets(
+  part: Part,
+  targets: Target[],
+  given: SparsifyParameters,
+): Promise<CollectedByLayer> {
   const probes = new Map<string, Probe>();
   const keys = new Map<PlannedLayer, string>();
   for (const entry of targets.flatMap((t) => t.planned)) {
     const { scope, input, layout, weight } = entry.layer;
     if (!layout || !weight) continue;
-    const geometry = layout.kind === 'axis' ? layout.axis : layout.node.attribute.map(({ name, i, ints, s }) => [name, String(i), ints?.map(String), s?.toString()]);
+    const geometry =
+      layout.kind === 'axis'
+        ? layout.axis
+        : layout.node.attribute.map(({ name, i, ints, s }) => [
+            name,
+            String(i),
+            ints?.map(String),
+            s?.toString(),
+          ]);
     const key = JSON.stringify([scope.path, input, weight.cols, weight.groups, geometry]);
     keys.set(entry, key);
     if (probes.has(key)) continue;
@@ -235,7 +270,8 @@ async function pruneTarget(
   }
 
   const mask = join(results.map((r) => r.mask));
-  const updated = results[0].weights && joinFloats(results.map((r) => r.weights ?? new Float32Array(0)));
+  const updated =
+    results[0].weights && joinFloats(results.map((r) => r.weights ?? new Float32Array(0)));
   const before = zeroFraction(w);
   const after = updated ? zeroFraction(updated) : zeroFraction(w, mask);
   const sum = (of: (r: PrunedLayer) => number) => results.reduce((n, r) => n + of(r), 0);
@@ -255,13 +291,18 @@ async function pruneTarget(
     notes: layerNotes,
   });
   if (!changed) return [];
-  const edit = updated ? await replaceEdit(model, weight, updated) : await maskEdit(model, weight, mask);
+  const edit = updated
+    ? await replaceEdit(model, weight, updated)
+    : await maskEdit(model, weight, mask);
   const changes: (() => void)[] = [() => model.edits.set(tensor, edit)];
   if (given.biasCorrect && statistics.length > 0) {
     const pruned = updated ?? w.map((v, i) => (mask[i] ? v : 0));
     const shift = meanShift(w, pruned, statistics, { rows, cols, groups });
     // Layers that share a weight see different inputs, so that no one shift is right for all.
-    const bias = planned.length > 1 ? { reason: 'its weight is shared' } : correctBias(model, proto, layer, shift);
+    const bias =
+      planned.length > 1
+        ? { reason: 'its weight is shared' }
+        : correctBias(model, proto, layer, shift);
     if ('apply' in bias) changes.push(bias.apply);
     else report({ notes: [...layerNotes, `bias not corrected: ${bias.reason}`] });
   }
@@ -269,7 +310,11 @@ async function pruneTarget(
 }
 
 /** As if the samples of all layers that share the tensor were concatenated. */
-function mergedStatistics(seen: Collected[], group: number, layer: string): InputStatistics | undefined {
+function mergedStatistics(
+  seen: Collected[],
+  group: number,
+  layer: string,
+): InputStatistics | undefined {
   const [first, ...others] = new Set(seen.map((c) => c.accumulators[group]));
   if (!first) return undefined;
   for (const other of others) first.merge(other);
@@ -328,7 +373,8 @@ function meanError(results: PrunedLayer[]): SparsifyLayer['error'] {
   const pooled = (of: (r: PrunedLayer) => OutputError | undefined): OutputError | undefined => {
     const errors = results.map(of).filter((e) => e !== undefined);
     if (errors.length === 0) return undefined;
-    const rms = (v: (e: OutputError) => number) => Math.sqrt(errors.reduce((n, e) => n + v(e) ** 2, 0) / errors.length);
+    const rms = (v: (e: OutputError) => number) =>
+      Math.sqrt(errors.reduce((n, e) => n + v(e) ** 2, 0) / errors.length);
     return { total: rms((e) => e.total), mean: rms((e) => e.mean) };
   };
   const initial = pooled((r) => r.initialError);

@@ -18,6 +18,9 @@ export interface GoldenMask {
   >;
 }
 
+/** What refinement did to each row. */
+export type GoldenTrace = Record<'initialError' | 'finalError' | 'swaps' | 'stop', Float32Array>;
+
 interface CaseRecord {
   name: string;
   rows: number;
@@ -36,6 +39,7 @@ export class GoldenCase {
   readonly tokensPerSample: number;
   readonly masks: GoldenMask[];
   readonly w: Float32Array;
+  #packedMasks: Uint8Array | undefined;
 
   constructor(record: CaseRecord) {
     this.name = record.name;
@@ -47,21 +51,24 @@ export class GoldenCase {
     this.w = this.floats('W');
   }
 
-  /** A float32 array of the case. */
+  /** A float32 array of the case, row-major. */
   floats(array: string): Float32Array {
-    const { bytes, dtype } = readNpy(`${this.name}/${array}.npy`);
+    const { bytes, dtype, fortran, dims } = readNpy(`${this.name}/${array}.npy`);
     if (dtype !== 'float32') throw new Error(`${array} is ${dtype}`);
-    return new Float32Array(bytes);
+    const values = new Float32Array(bytes);
+    if (!fortran) return values;
+    const [rows, cols] = dims;
+    return values.map((_, i) => values[(i % cols) * rows + Math.floor(i / cols)]);
   }
 
-  /** A row of `stats64.npy`, the statistics in float64. */
+  /** `stats64.npy`: scaler, sum, mean and variance in float64. */
   exactStatistics(): Float64Array[] {
     const { bytes } = readNpy(`${this.name}/stats64.npy`);
     const all = new Float64Array(bytes);
     return [0, 1, 2, 3].map((row) => all.subarray(row * this.cols, (row + 1) * this.cols));
   }
 
-  /** The statistics that the reference collected. */
+  /** The statistics that the reference collected, in float32. */
   statistics(): InputStatistics {
     const { cols } = this;
     const all = this.floats('stats');
@@ -77,18 +84,19 @@ export class GoldenCase {
 
   /** A mask [rows, cols] with 1 = keep; the file has 1 = pruned. */
   mask(index: number): Uint8Array {
-    const packed = new Uint8Array(readNpy(`${this.name}/masks.npy`).bytes);
-    const first = (index * this.rows * this.cols) / 8;
-    return Uint8Array.from(
-      { length: this.rows * this.cols },
-      (_, i) => 1 - ((packed[first + (i >> 3)] >> (i & 7)) & 1),
-    );
+    this.#packedMasks ??= new Uint8Array(readNpy(`${this.name}/masks.npy`).bytes);
+    const mask = new Uint8Array(this.rows * this.cols);
+    const first = (index * mask.length) / 8;
+    for (let i = 0; i < mask.length; i++) {
+      mask[i] = 1 - ((this.#packedMasks[first + (i >> 3)] >> (i & 7)) & 1);
+    }
+    return mask;
   }
 
-  /** [initial error, final error, swaps, stop code] of a row. */
-  trace(index: number): (row: number) => number[] {
-    const all = this.floats('trace');
-    return (row) => [...all.subarray((index * this.rows + row) * 4).subarray(0, 4)];
+  trace(index: number): GoldenTrace {
+    const all = this.floats('trace').subarray(index * this.rows * 4, (index + 1) * this.rows * 4);
+    const field = (offset: number) => all.filter((_, i) => i % 4 === offset);
+    return { initialError: field(0), finalError: field(1), swaps: field(2), stop: field(3) };
   }
 }
 
@@ -96,8 +104,8 @@ export const goldenCases: GoldenCase[] = (
   JSON.parse(readFileSync(new URL('cases.json', folder), 'utf8')) as { cases: CaseRecord[] }
 ).cases.map((record) => new GoldenCase(record));
 
-function readNpy(path: string): { bytes: ArrayBuffer; dtype: string } {
+function readNpy(path: string) {
   const file = readFileSync(new URL(path, folder));
-  const { offset, dtype } = parseNpyHeader(file, path);
-  return { bytes: new Uint8Array(file.subarray(offset)).buffer, dtype };
+  const header = parseNpyHeader(file, path);
+  return { ...header, bytes: new Uint8Array(file.subarray(header.offset)).buffer };
 }
