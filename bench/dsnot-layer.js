@@ -13,7 +13,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { RowPool } from '../dist/src/methods/sparsify/row-pool.js';
 
-const REPEATS = 15;
+const REPEATS = 25;
 const shapes = [
   [1024, 1024],
   [4096, 1024],
@@ -36,10 +36,12 @@ function normals(seed) {
 /** A layer with channels of different spread and mean, as seen over sequences of 2048 tokens. */
 function randomLayer(rows, cols) {
   const normal = normals(1);
-  const w = new Float32Array(new SharedArrayBuffer(4 * rows * cols)).map(() => 0.02 * normal());
+  // In shared memory, so that workers need no copy.
+  const w = new Float32Array(new SharedArrayBuffer(4 * rows * cols));
+  for (let i = 0; i < w.length; i++) w[i] = 0.02 * normal();
   const tokens = 2048;
   const spread = Float64Array.from({ length: cols }, () => Math.exp(0.5 * normal()));
-  const mean = spread.map((s) => 0.1 * s * normal());
+  const mean = spread.map((s) => 0.02 * s * normal());
   return {
     w,
     rows,
@@ -58,22 +60,23 @@ function randomLayer(rows, cols) {
 const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1];
 
 /**
- * CPU seconds, the median, and wall-clock seconds, the least, of `work` after one run to warm up.
- * Other processes lengthen the wall clock but hardly the CPU time.
+ * CPU seconds, the median, and wall-clock seconds, the least, of each piece of work. They take turns,
+ * so that they see the same load of the machine; it lengthens the wall clock but hardly the CPU time.
  */
-async function measure(work) {
-  const cpu = [];
-  const wall = [];
-  await work();
+async function measure(...works) {
+  const times = works.map((work) => ({ work, cpu: [], wall: [] }));
+  for (const work of works) await work();
   for (let i = 0; i < REPEATS; i++) {
-    const cpuBefore = process.cpuUsage();
-    const wallBefore = performance.now();
-    await work();
-    wall.push((performance.now() - wallBefore) / 1e3);
-    const { user, system } = process.cpuUsage(cpuBefore);
-    cpu.push((user + system) / 1e6);
+    for (const { work, cpu, wall } of times) {
+      const cpuBefore = process.cpuUsage();
+      const wallBefore = performance.now();
+      await work();
+      wall.push((performance.now() - wallBefore) / 1e3);
+      const { user, system } = process.cpuUsage(cpuBefore);
+      cpu.push((user + system) / 1e6);
+    }
   }
-  return { cpu: median(cpu), wall: Math.min(...wall) };
+  return times.map(({ cpu, wall }) => ({ cpu: median(cpu), wall: Math.min(...wall) }));
 }
 
 /** CPU seconds of the torch version and how many mask bits differ; undefined without torch. */
@@ -105,8 +108,10 @@ const results = [];
 for (const [rows, cols] of shapes) {
   const layer = randomLayer(rows, cols);
   const { mask, trace } = await one.maskRows(layer);
-  const alone = await measure(() => one.maskRows(layer));
-  const pair = await measure(() => two.maskRows(layer));
+  const [alone, pair] = await measure(
+    () => one.maskRows(layer),
+    () => two.maskRows(layer),
+  );
   const torch = torchReference(layer, mask);
   results.push({
     layer: `${rows}x${cols}`,
@@ -128,7 +133,9 @@ if (process.argv.includes('--json')) {
   const show = (value) =>
     typeof value === 'number' ? String(Number(value.toPrecision(3))) : (value ?? 'not measured');
   const columns = Object.keys(results[0]);
-  console.log(`${cpus()[0].model}, Node ${process.version}; ${REPEATS} runs, CPU: median, wall: least\n`);
+  console.log(
+    `${cpus()[0].model}, Node ${process.version}; ${REPEATS} runs, CPU: median, wall: least\n`,
+  );
   console.log(`| ${columns.join(' | ')} |\n|${columns.map(() => '---|').join('')}`);
   for (const result of results)
     console.log(`| ${columns.map((c) => show(result[c])).join(' | ')} |`);

@@ -73,12 +73,14 @@ def refine(w, scaler, total, variance, sparsity, cycles, threshold):
 
 def main():
     folder = Path(sys.argv[1])
-    rows, cols = int(sys.argv[2]), int(sys.argv[3])
-    sparsity, cycles, threshold, repeats = float(sys.argv[4]), int(sys.argv[5]), float(sys.argv[6]), int(sys.argv[7])
+    rows, cols, cycles, repeats = (int(sys.argv[i]) for i in (2, 3, 5, 7))
+    sparsity, threshold = float(sys.argv[4]), float(sys.argv[6])
     torch.set_num_threads(1)
-    load = lambda name: torch.from_numpy(np.fromfile(folder / f"{name}.f32", dtype=np.float32))
-    w = load("w").reshape(rows, cols)
-    statistics = load("scaler"), load("sum"), load("variance")
+    w, *statistics = (
+        torch.from_numpy(np.fromfile(folder / f"{name}.f32", dtype=np.float32))
+        for name in ("w", "scaler", "sum", "variance")
+    )
+    w = w.reshape(rows, cols)
     seconds = []
     for _ in range(repeats):
         start = time.process_time()

@@ -15,8 +15,13 @@ export function writeTransformer(path, { blocks, width, inner, heads, vocabulary
     return state / 2 ** 32 - 0.5;
   };
   const weight = (name, dims, scale) => {
-    const values = Float32Array.from({ length: dims.reduce((a, b) => a * b, 1) }, () => random() * scale);
-    initializers.push(makeTensor({ name, dtype: 'float32', shape: dims, bytes: new Uint8Array(values.buffer) }));
+    const values = Float32Array.from(
+      { length: dims.reduce((a, b) => a * b, 1) },
+      () => random() * scale,
+    );
+    initializers.push(
+      makeTensor({ name, dtype: 'float32', shape: dims, bytes: new Uint8Array(values.buffer) }),
+    );
     return name;
   };
   const filled = (name, length, value) => {
@@ -35,11 +40,25 @@ export function writeTransformer(path, { blocks, width, inner, heads, vocabulary
   };
   const intsAttribute = (name, values) => ({ name, type: AttributeType.ints, ints: values });
   const linear = (x, name, from, to) =>
-    emit('Add', [emit('MatMul', [x, weight(`${name}.weight`, [from, to], 3.5 / Math.sqrt(from))], `${name}/MatMul`), weight(`${name}.bias`, [to], 0.1)], `${name}/Add`);
+    emit(
+      'Add',
+      [
+        emit(
+          'MatMul',
+          [x, weight(`${name}.weight`, [from, to], 3.5 / Math.sqrt(from))],
+          `${name}/MatMul`,
+        ),
+        weight(`${name}.bias`, [to], 0.1),
+      ],
+      `${name}/Add`,
+    );
   const norm = (x, name) =>
-    emit('LayerNormalization', [x, filled(`${name}.weight`, width, 1), filled(`${name}.bias`, width, 0)], name, [
-      { name: 'axis', type: AttributeType.int, i: -1 },
-    ]);
+    emit(
+      'LayerNormalization',
+      [x, filled(`${name}.weight`, width, 1), filled(`${name}.bias`, width, 0)],
+      name,
+      [{ name: 'axis', type: AttributeType.int, i: -1 }],
+    );
 
   const split = ints('split', [0, 0, heads, width / heads]);
   const join = ints('join', [0, 0, width]);
@@ -48,15 +67,40 @@ export function writeTransformer(path, { blocks, width, inner, heads, vocabulary
     const at = `block${b}`;
     const n = norm(x, `${at}/ln1`);
     const head = (name, perm) =>
-      emit('Transpose', [emit('Reshape', [linear(n, `${at}/${name}`, width, width), split], `${at}/${name}/split`)], `${at}/${name}/heads`, [intsAttribute('perm', perm)]);
-    const scores = emit('MatMul', [head('q', [0, 2, 1, 3]), head('k', [0, 2, 3, 1])], `${at}/scores`);
-    const weights = emit('Softmax', [emit('Mul', [scores, filled(`${at}/scale`, 1, Math.sqrt(heads / width))], `${at}/scaled`)], `${at}/softmax`, [
-      { name: 'axis', type: AttributeType.int, i: -1 },
-    ]);
-    const mixed = emit('Transpose', [emit('MatMul', [weights, head('v', [0, 2, 1, 3])], `${at}/mixed`)], `${at}/merged`, [intsAttribute('perm', [0, 2, 1, 3])]);
-    x = emit('Add', [x, linear(emit('Reshape', [mixed, join], `${at}/joined`), `${at}/out`, width, width)], `${at}/residual1`);
+      emit(
+        'Transpose',
+        [emit('Reshape', [linear(n, `${at}/${name}`, width, width), split], `${at}/${name}/split`)],
+        `${at}/${name}/heads`,
+        [intsAttribute('perm', perm)],
+      );
+    const scores = emit(
+      'MatMul',
+      [head('q', [0, 2, 1, 3]), head('k', [0, 2, 3, 1])],
+      `${at}/scores`,
+    );
+    const weights = emit(
+      'Softmax',
+      [emit('Mul', [scores, filled(`${at}/scale`, 1, Math.sqrt(heads / width))], `${at}/scaled`)],
+      `${at}/softmax`,
+      [{ name: 'axis', type: AttributeType.int, i: -1 }],
+    );
+    const mixed = emit(
+      'Transpose',
+      [emit('MatMul', [weights, head('v', [0, 2, 1, 3])], `${at}/mixed`)],
+      `${at}/merged`,
+      [intsAttribute('perm', [0, 2, 1, 3])],
+    );
+    x = emit(
+      'Add',
+      [x, linear(emit('Reshape', [mixed, join], `${at}/joined`), `${at}/out`, width, width)],
+      `${at}/residual1`,
+    );
     const up = linear(norm(x, `${at}/ln2`), `${at}/up`, width, inner);
-    x = emit('Add', [x, linear(emit('Relu', [up], `${at}/relu`), `${at}/down`, inner, width)], `${at}/residual2`);
+    x = emit(
+      'Add',
+      [x, linear(emit('Relu', [up], `${at}/relu`), `${at}/down`, inner, width)],
+      `${at}/residual2`,
+    );
   }
   norm(x, 'hidden');
   const bytes = encodeModel({
@@ -68,7 +112,17 @@ export function writeTransformer(path, { blocks, width, inner, heads, vocabulary
       node: nodes,
       initializer: initializers,
       valueInfo: [],
-      input: [{ name: 'input_ids', type: { tensorType: { elemType: dtypeCode('int64'), shape: { dim: [{ dimParam: 'batch' }, { dimParam: 'sequence' }] } } } }],
+      input: [
+        {
+          name: 'input_ids',
+          type: {
+            tensorType: {
+              elemType: dtypeCode('int64'),
+              shape: { dim: [{ dimParam: 'batch' }, { dimParam: 'sequence' }] },
+            },
+          },
+        },
+      ],
       output: [{ name: 'hidden', type: { tensorType: { elemType: dtypeCode('float32') } } }],
     },
   });

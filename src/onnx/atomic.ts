@@ -90,7 +90,10 @@ export function checkTarget(target: string, force: boolean): boolean {
   return true;
 }
 
-/** Files, and their temporary folder, that must not outlive a failure. While there are any, the process's end removes them. */
+/**
+ * Files, and their temporary folder, that must not outlive a failure. While there are any, the end of
+ * the process removes them.
+ */
 const unfinished = new Set<string>();
 
 function track(path: string): void {

@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { readRange } from '../../src/onnx/external.js';
 import { parseModel, readModel, readTensorBytes, tensorInfo } from '../../src/onnx/index.js';
 import { concat, field, message, modelOf } from './wire.js';
 
@@ -144,6 +145,12 @@ describe('an unsafe location is refused when the model is opened', () => {
     symlinkSync('../secret', join(folder, 'inner/w'));
     const [tensor] = model.proto.graph!.initializer;
     await expect(readTensorBytes(model, tensor)).rejects.toMatchObject({ exitCode: 7 });
+  });
+
+  test('a link put there after the range was checked', async () => {
+    symlinkSync('secret', join(folder, 'link'));
+    const range = { path: join(folder, 'link'), offset: 0, length: 6, fileSize: 6 };
+    await expect(readRange(range)).rejects.toMatchObject({ exitCode: 7 });
   });
 
   test('a hard link is a file like any other', async () => {

@@ -122,6 +122,16 @@ test('a typed field in pieces, packed and not, is one sequence', async () => {
   expect(ints).toEqual(bytesOf(BigInt64Array.of(300n, -1n, 5n, 6n)));
 });
 
+test('a tag in more bytes than it needs is a tag', async () => {
+  const long = Uint8Array.of(0xa5, 0); // field 4, 32 bits
+  const one = bytesOf(Float32Array.of(1));
+  const header = concat(field(1, 2), field(2, 1));
+  expect(await read(header, long, one, long, one)).toEqual(concat(one, one));
+  await expect(read(header, long, one, Uint8Array.of(0), one)).rejects.toMatchObject({
+    exitCode: 5,
+  });
+});
+
 test('a million unpacked elements take little more memory than packed ones', async () => {
   const count = 1_000_000;
   const elements = new Uint8Array(5 * count).fill(0x25);

@@ -16,7 +16,7 @@ import type { Calibration } from '../method.js';
 import { StatisticsAccumulator } from './statistics.js';
 
 /** Token rows kept of each activation in all, to measure output errors on. */
-const keptRows = 256;
+const keptRows = 1024;
 
 /** What calibration told of one activation. */
 export interface Collected {

@@ -9,6 +9,7 @@
  * d, g, the Wanda scores and E are float32, rounded after each operation.
  */
 import { CandidatePool } from './candidates.js';
+import type { LossGate } from './loss.js';
 import type { Pattern } from './pattern.js';
 import { inputNorms } from './scores.js';
 import type { InputStatistics } from './statistics.js';
@@ -34,6 +35,8 @@ export interface RefinementTrace {
   initialError: Float32Array;
   finalError: Float32Array;
   swaps: Uint32Array;
+  /** Swaps that the output loss refused. */
+  refused: Uint32Array;
   /** A `StopCode`. */
   stop: Uint8Array;
 }
@@ -46,6 +49,10 @@ export interface RefinementTrace {
  * Unstructured: grows the highest |g| whose sign is that of E, prunes the lowest Wanda score among
  * kept weights whose d has the other sign. N:M: prunes the lowest score in the group of the grown
  * weight whatever its sign, so |E| may rise.
+ *
+ * With a `LossGate` a swap is made only if it lowers the output error on sampled tokens; one that is
+ * refused counts as a cycle, and its two weights are not offered again. (Beyond the paper: driving
+ * the mean error to zero at any price makes narrow layers worse.)
  *
  * Ties: for E > 0 the higher column grows first, for E < 0 the lower; the lower is pruned first.
  */
@@ -61,11 +68,13 @@ export class RowRefiner {
   readonly #prunePool: CandidatePool;
   /** N:M: 1 where the initial mask keeps a weight that was not pruned since. */
   readonly #prunable: Uint8Array;
+  readonly #gate: LossGate | undefined;
 
   constructor(
     pattern: Pattern,
     statistics: Pick<InputStatistics, 'scaler' | 'sum' | 'variance'>,
     options: DsnotOptions,
+    gate?: LossGate,
   ) {
     const cols = statistics.sum.length;
     this.#groupSize = pattern.kind === 'nm' ? pattern.m : 0;
@@ -78,6 +87,7 @@ export class RowRefiner {
     this.#growPool = new CandidatePool(cols, 'highest');
     this.#prunePool = new CandidatePool(cols, 'lowest');
     this.#prunable = new Uint8Array(cols);
+    this.#gate = gate;
   }
 
   /**
@@ -97,13 +107,14 @@ export class RowRefiner {
     const initialSign = Math.sign(initialError);
     let error = initialError;
     let swaps = 0;
+    let refused = 0;
     let stop: number = StopCode.cycles;
-    for (; swaps < this.#cycles; swaps++) {
+    for (let cycle = 0; cycle < this.#cycles; cycle++) {
       if (!(abs(error) > this.#threshold)) {
         stop = StopCode.threshold;
         break;
       }
-      if (swaps === 0) this.#rankCandidates(w, start);
+      if (cycle === 0) this.#rankCandidates(w, start);
       const sign = error > 0 ? 1 : -1;
       const grow = this.#growPool.take(sign);
       const prune = this.#groupSize
@@ -120,14 +131,20 @@ export class RowRefiner {
         stop = StopCode.sign;
         break;
       }
+      this.#prunable[prune] = 0;
+      if (this.#gate?.trySwap(row, grow, w[start + grow], prune, w[start + prune]) === false) {
+        refused++;
+        continue;
+      }
       mask[start + prune] = 0;
       mask[start + grow] = 1;
-      this.#prunable[prune] = 0;
       error = after;
+      swaps++;
     }
     trace.initialError[row] = initialError;
     trace.finalError[row] = error;
     trace.swaps[row] = swaps;
+    trace.refused[row] = refused;
     trace.stop[row] = stop;
   }
 

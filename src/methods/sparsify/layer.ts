@@ -1,5 +1,6 @@
 import type { DsnotOptions, RefinementTrace } from './dsnot.js';
 import { RowRefiner } from './dsnot.js';
+import { LossGate, type OutputLoss } from './loss.js';
 import { RowMasker } from './masks.js';
 import type { Pattern } from './pattern.js';
 import { patternMisfit } from './pattern.js';
@@ -21,6 +22,8 @@ export interface LayerTask {
   inverseDiagonal?: Float32Array;
   /** Refine the masks with DSnoT. */
   dsnot?: DsnotOptions;
+  /** Refine by swaps that lower this loss only. Its residual is brought up to date. */
+  loss?: OutputLoss;
 }
 
 export interface LayerMask {
@@ -30,14 +33,32 @@ export interface LayerMask {
   trace?: RefinementTrace;
 }
 
+/** Throws when the parts of a task do not fit together; that is a mistake of the caller. */
+export function checkTask({
+  w,
+  rows,
+  cols,
+  pattern,
+  statistics,
+  inverseDiagonal,
+}: LayerTask): void {
+  if (w.length !== rows * cols) throw new Error(`${w.length} weights are not [${rows}, ${cols}]`);
+  const { scaler, sum, variance } = statistics ?? {};
+  for (const vector of [scaler, sum, variance, inverseDiagonal]) {
+    if (vector && vector.length !== cols) {
+      throw new Error(`${vector.length} values for ${cols} inputs`);
+    }
+  }
+  const misfit = patternMisfit(pattern, cols);
+  if (misfit) throw new Error(misfit);
+}
+
 /**
  * Masks rows [from, to) of the layer into `result`. Rows do not depend on each other, so any
  * division of them gives the same bytes. A row keeps cols - zerosPerRow weights.
  */
 export function maskRowRange(task: LayerTask, result: LayerMask, from: number, to: number): void {
   const { w, cols, pattern } = task;
-  const misfit = patternMisfit(pattern, cols);
-  if (misfit) throw new Error(misfit);
   const scoreRow = rowScorer(task.criterion, task);
   const masker = new RowMasker(pattern);
   const refiner = rowRefiner(task);
@@ -53,8 +74,8 @@ export function maskRowRange(task: LayerTask, result: LayerMask, from: number, t
   }
 }
 
-function rowRefiner({ pattern, statistics, dsnot }: LayerTask): RowRefiner | undefined {
+function rowRefiner({ pattern, statistics, dsnot, loss }: LayerTask): RowRefiner | undefined {
   if (!dsnot) return undefined;
   if (!statistics) throw new Error('DSnoT needs statistics');
-  return new RowRefiner(pattern, statistics, dsnot);
+  return new RowRefiner(pattern, statistics, dsnot, loss && new LossGate(loss));
 }

@@ -46,7 +46,7 @@ export const parameters = z.object({
   accept: z
     .enum(['always', 'loss'])
     .default('loss')
-    .describe('keep every refined row, or only those whose output error went down'),
+    .describe('make every swap that DSnoT proposes, or only those that lower the output error'),
   update: z
     .boolean()
     .default(false)

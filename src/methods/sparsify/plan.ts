@@ -13,8 +13,9 @@ export interface SparsifyLayer extends LayerReport {
   /** Fraction of zeros. */
   sparsity?: { before: number; after: number };
   rowsRefined?: number;
-  rowsRefused?: number;
   swaps?: number;
+  /** Swaps that would have made the output error larger. */
+  refused?: number;
   /** Output error of the first mask and of the refined one. */
   error?: { initial: OutputError; final: OutputError };
   seconds?: number;

@@ -1,6 +1,7 @@
 import type { LinearAlgebra } from '../../runtime/linear-algebra.js';
 import { factorHessian, inverseFactorDiagonal } from './cholesky.js';
 import { type DsnotOptions, StopCode } from './dsnot.js';
+import type { OutputLoss } from './loss.js';
 import { magnitudeLayerMask } from './masks.js';
 import type { Pattern } from './pattern.js';
 import type { RowPool } from './row-pool.js';
@@ -15,7 +16,7 @@ export interface PruneOptions {
   /** Refine the mask with DSnoT; its threshold is in the units of `thresholdUnit`. */
   dsnot?: DsnotOptions;
   thresholdUnit: 'sample' | 'token';
-  /** Keep a row's refined mask only where it lowers the output error on the kept token rows. */
+  /** Make every swap that DSnoT proposes, or only those that lower the output error on sampled tokens. */
   accept: 'always' | 'loss';
   /** SparseGPT's weight update. */
   update: boolean;
@@ -48,8 +49,8 @@ export interface PrunedLayer {
   weights?: Float32Array;
   rowsRefined: number;
   swaps: number;
-  /** Rows whose refinement was refused because it made the output error larger. */
-  rowsRefused: number;
+  /** Swaps refused because they would have made the output error larger. */
+  refused: number;
   /** Error of the initial mask and of the final one; absent without calibration data. */
   initialError?: OutputError;
   finalError?: OutputError;
@@ -75,7 +76,7 @@ export async function pruneLayer(
   } else if (factor && factor.damping > 0.01) {
     notes.push(`Hessian needed a damping of ${factor.damping}`);
   }
-  const untouched = { rowsRefined: 0, swaps: 0, rowsRefused: 0, notes };
+  const untouched = { rowsRefined: 0, swaps: 0, refused: 0, notes };
 
   if (options.update && factor) {
     const { mask, weights } = sparseGpt(w, rows, factor, options.pattern);
@@ -98,17 +99,19 @@ export async function pruneLayer(
     statistics,
     inverseDiagonal: factor && inverseFactorDiagonal(factor),
   };
-  const initial = await tools.pool.maskRows(shared);
-  const initialError = await outputError(task, masked(w, initial.mask), tools.algebra);
-  if (!options.dsnot)
-    return { ...untouched, mask: initial.mask, initialError, finalError: initialError };
+  if (!options.dsnot) {
+    const { mask } = await tools.pool.maskRows(shared);
+    const finalError = await outputError(task, masked(w, mask), tools.algebra);
+    return { ...untouched, mask, initialError: finalError, finalError };
+  }
 
-  const { mask, trace } = await tools.pool.maskRows({ ...shared, dsnot: options.dsnot });
+  const initial = await tools.pool.maskRows(shared);
+  const pruned = masked(w, initial.mask);
+  const initialError = await outputError(task, pruned, tools.algebra);
+  const loss =
+    options.accept === 'loss' ? await outputLoss(task, pruned, tools.algebra) : undefined;
+  const { mask, trace } = await tools.pool.maskRows({ ...shared, dsnot: options.dsnot, loss });
   if (!trace) throw new Error('refinement left no trace');
-  const refused =
-    options.accept === 'loss'
-      ? await refuseWorseRows(task, initial.mask, mask, trace.swaps, tools.algebra)
-      : 0;
   const finalError = await outputError(task, masked(w, mask), tools.algebra);
   const exhausted = trace.stop.reduce((n, code) => n + (code === StopCode.exhausted ? 1 : 0), 0);
   if (exhausted > 0) notes.push(`${exhausted} of ${rows} rows ran out of candidates to swap`);
@@ -116,7 +119,7 @@ export async function pruneLayer(
     mask,
     rowsRefined: trace.swaps.reduce((n, s) => n + (s > 0 ? 1 : 0), 0),
     swaps: trace.swaps.reduce((n, s) => n + s, 0),
-    rowsRefused: refused,
+    refused: trace.refused.reduce((n, s) => n + s, 0),
     initialError,
     finalError,
     notes,
@@ -136,71 +139,55 @@ function scaled(
 const masked = (w: Float32Array, mask: Uint8Array): Float32Array =>
   w.map((v, i) => (mask[i] ? v : 0));
 
-/** Puts back the initial mask of rows that refinement made worse; returns how many. Swaps of those become 0. */
-async function refuseWorseRows(
-  task: PruneTask,
-  initial: Uint8Array,
-  refined: Uint8Array,
-  swaps: Uint32Array,
-  algebra?: LinearAlgebra,
-): Promise<number> {
-  const { w, rows, cols } = task;
-  const before = await rowErrors(task, masked(w, initial), algebra);
-  const after = await rowErrors(task, masked(w, refined), algebra);
-  if (!before || !after) return 0;
-  let refused = 0;
-  for (let r = 0; r < rows; r++) {
-    if (swaps[r] === 0 || after[r] < before[r]) continue;
-    refined.set(initial.subarray(r * cols, (r + 1) * cols), r * cols);
-    refused++;
-    swaps[r] = 0;
-  }
-  return refused;
-}
-
-/** [rows] Σ over the sampled token rows of the squared output error. */
-async function rowErrors(
-  { w, rows, cols, samples }: PruneTask,
+/** What the initial mask takes from the output of each row on the sampled tokens. */
+async function outputLoss(
+  { w, cols, samples }: PruneTask,
   pruned: Float32Array,
   algebra?: LinearAlgebra,
-) {
+): Promise<OutputLoss | undefined> {
   if (!samples || !algebra) return undefined;
-  const difference = w.map((v, i) => v - pruned[i]);
-  return columnSquares(await algebra.timesTransposed(samples, difference, cols), rows);
+  const count = samples.length / cols;
+  const byChannel = new Float32Array(samples.length);
+  for (let t = 0, i = 0; t < count; t++)
+    for (let c = 0; c < cols; c++, i++) byChannel[c * count + t] = samples[i];
+  const taken = difference(w, pruned);
+  return {
+    count,
+    samples: byChannel,
+    residual: await algebra.timesTransposed(taken, samples, cols),
+  };
 }
 
+const difference = (a: Float32Array, b: Float32Array): Float32Array => a.map((v, i) => v - b[i]);
+
 async function outputError(
-  task: PruneTask,
+  { w, rows, cols, samples, statistics }: PruneTask,
   pruned: Float32Array,
   algebra?: LinearAlgebra,
 ): Promise<OutputError | undefined> {
-  const { w, rows, cols, samples, statistics } = task;
-  const errors = await rowErrors(task, pruned, algebra);
-  if (!errors || !samples || !algebra || !statistics) return undefined;
-  const output = columnSquares(await algebra.timesTransposed(samples, w, cols), rows);
-  const total = output.reduce((a, b) => a + b, 0);
-  if (total === 0) return { total: 0, mean: 0 };
+  if (!samples || !algebra || !statistics) return undefined;
+  const taken = difference(w, pruned);
+  const squares = async (matrix: Float32Array) =>
+    sumOfSquares(await algebra.timesTransposed(samples, matrix, cols));
+  const output = await squares(w);
+  if (output === 0) return { total: 0, mean: 0 };
   // The mean error is known exactly, from the sums over all tokens; scaled to the sampled rows.
   const perToken = statistics.samples / statistics.tokens;
   let mean = 0;
   for (let r = 0, i = 0; r < rows; r++) {
     let row = 0;
-    for (let c = 0; c < cols; c++, i++) row += (w[i] - pruned[i]) * statistics.sum[c] * perToken;
+    for (let c = 0; c < cols; c++, i++) row += taken[i] * statistics.sum[c] * perToken;
     mean += row * row;
   }
   const count = samples.length / cols;
   return {
-    total: Math.sqrt(errors.reduce((a, b) => a + b, 0) / total),
-    mean: Math.sqrt((mean * count) / total),
+    total: Math.sqrt((await squares(taken)) / output),
+    mean: Math.sqrt((mean * count) / output),
   };
 }
 
-/** [cols] Σ of squares down the columns of y [n, cols]. */
-function columnSquares(y: Float32Array, cols: number): Float64Array {
-  const sums = new Float64Array(cols);
-  for (let i = 0, c = 0; i < y.length; i++) {
-    sums[c] += y[i] * y[i];
-    c = c + 1 === cols ? 0 : c + 1;
-  }
-  return sums;
+function sumOfSquares(values: Float32Array): number {
+  let sum = 0;
+  for (let i = 0; i < values.length; i++) sum += values[i] * values[i];
+  return sum;
 }

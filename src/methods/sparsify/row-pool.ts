@@ -1,6 +1,6 @@
 import Tinypool from 'tinypool';
 import type { LayerMask, LayerTask } from './layer.js';
-import { maskRowRange } from './layer.js';
+import { checkTask, maskRowRange } from './layer.js';
 import type { RowRange } from './row-worker.js';
 
 /** Shares per worker, so that one that is slowed down does not hold up the layer. */
@@ -25,10 +25,10 @@ export class RowPool {
     }
   }
 
-  /** Masks every row of the layer. Weights that are not in shared memory are copied there once. */
+  /** Masks every row of the layer. What workers need is copied to shared memory once. */
   async maskRows(task: LayerTask): Promise<LayerMask> {
-    const { w, rows, cols, statistics } = task;
-    if (w.length !== rows * cols) throw new Error(`${w.length} weights are not [${rows}, ${cols}]`);
+    checkTask(task);
+    const { w, rows, statistics, loss } = task;
     const workers = this.#workers;
     const result = allocateResult(task, workers ? SharedArrayBuffer : ArrayBuffer);
     if (!workers) {
@@ -44,6 +44,11 @@ export class RowPool {
         sum: statistics.sum,
         variance: statistics.variance,
       },
+      loss: loss && {
+        count: loss.count,
+        samples: sharedCopy(loss.samples),
+        residual: sharedCopy(loss.residual),
+      },
     };
     const share = Math.ceil(rows / (this.#threads * SHARES));
     const ranges: RowRange[] = [];
@@ -51,6 +56,7 @@ export class RowPool {
       ranges.push({ task: message, result, from, to: Math.min(from + share, rows) });
     }
     await Promise.all(ranges.map((range) => workers.run(range)));
+    if (loss && message.loss) loss.residual.set(message.loss.residual);
     return result;
   }
 
@@ -72,6 +78,7 @@ function allocateResult(
       initialError: new Float32Array(new Memory(4 * rows)),
       finalError: new Float32Array(new Memory(4 * rows)),
       swaps: new Uint32Array(new Memory(4 * rows)),
+      refused: new Uint32Array(new Memory(4 * rows)),
       stop: new Uint8Array(new Memory(rows)),
     },
   };

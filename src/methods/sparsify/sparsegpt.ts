@@ -49,6 +49,7 @@ export function sparseGpt(
   pattern: Pattern,
 ): SparseGptResult {
   const { cols } = factor;
+  if (w.length !== rows * cols) throw new Error(`${w.length} weights are not [${rows}, ${cols}]`);
   const misfit = patternMisfit(pattern, cols);
   if (misfit) throw new Error(misfit);
   const layer: Layer = {

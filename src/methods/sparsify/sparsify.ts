@@ -283,8 +283,8 @@ async function pruneTarget(
     sparsity: { before, after },
     ...(options.dsnot && {
       rowsRefined: sum((r) => r.rowsRefined),
-      rowsRefused: sum((r) => r.rowsRefused),
       swaps: sum((r) => r.swaps),
+      refused: sum((r) => r.refused),
     }),
     error: meanError(results),
     seconds: (performance.now() - start) / 1000,

@@ -176,6 +176,7 @@ test('rows can be masked in any ranges', () => {
             initialError: new Float32Array(rows),
             finalError: new Float32Array(rows),
             swaps: new Uint32Array(rows),
+            refused: new Uint32Array(rows),
             stop: new Uint8Array(rows),
           },
         };
@@ -244,10 +245,25 @@ describe('edge cases', () => {
     expect(trace).toMatchObject({ swaps: Uint32Array.of(0), stop: Uint8Array.of(0) });
   });
 
-  test('a pattern that does not divide the inputs is refused', async () => {
-    const w = new Float32Array(4);
-    const misfit: LayerTask = { ...base, w, pattern: { kind: 'nm', n: 2, m: 3 } };
-    await expect(pool.maskRows(misfit)).rejects.toThrow('groups of 3');
+  test('a task whose parts do not fit together is refused', async () => {
+    const task: LayerTask = {
+      ...base,
+      w: new Float32Array(4),
+      pattern: { kind: 'nm', n: 2, m: 4 },
+    };
+    const short = { ...statistics, sum: new Float32Array(3) };
+    const refused: [Partial<LayerTask>, string][] = [
+      [{ pattern: { kind: 'nm', n: 2, m: 3 } }, 'groups of 3'],
+      [{ rows: 2 }, '[2, 4]'],
+      [{ statistics: short }, '3 values'],
+      [{ inverseDiagonal: new Float32Array(5) }, '5 values'],
+      [{ statistics: undefined }, 'needs statistics'],
+      [{ criterion: 'magnitude', statistics: undefined, dsnot }, 'needs statistics'],
+      [{ criterion: 'sparsegpt' }, 'needs diag(U)'],
+    ];
+    for (const [change, message] of refused) {
+      await expect(pool.maskRows({ ...task, ...change })).rejects.toThrow(message);
+    }
   });
 });
 
