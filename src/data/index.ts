@@ -18,7 +18,7 @@ export { batches } from './batch.js';
 export { hashFiles } from './hash.js';
 export { randomFeeds } from './random-feeds.js';
 export { sampleIndices } from './sampling.js';
-export type { Batch, Dataset, InputSpec, Task, TensorData } from './types.js';
+export type { Batch, Dataset, Example, InputSpec, Task, TensorData } from './types.js';
 
 export interface DataOptions {
   /** A `tokenizer.json`, for text. */

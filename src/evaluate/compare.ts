@@ -1,9 +1,9 @@
 import { batches, type Dataset, type InputSpec, randomFeeds, type Task } from '../data/index.js';
-import { ResectError } from '../errors.js';
+import { ExitCode, ResectError } from '../errors.js';
 import { modelInputs } from '../graph/interface.js';
 import { type Model, readModel } from '../onnx/index.js';
 import { type Latency, measureLatency } from '../runtime/latency.js';
-import type { Feeds } from '../runtime/session.js';
+import { type Feeds, Session } from '../runtime/session.js';
 import { type EvaluationData, evaluateModels } from './evaluate.js';
 import type { GateInput } from './gates.js';
 import { measureSize, type SizeMeasure } from './measure.js';
@@ -45,54 +45,67 @@ export interface Original {
   size: SizeMeasure;
 }
 
-/** Measures two models, as files, side by side. */
+/**
+ * Measures two models, as files, side by side. Where the original itself does not run (a custom op,
+ * an input that cannot be made up) only sizes are compared, and the reason is told.
+ * @throws {ResectError} exit 6 when the data does not fit, 5 when only the other model does not run.
+ */
 export async function compareModels(
-  { model: before, size: sizeBefore }: Original,
-  afterPath: string,
+  original: Original,
+  otherPath: string,
   options: CompareOptions,
 ): Promise<Comparison> {
-  const { data, threads, seed, progress } = options;
-  const beforePath = before.path ?? '';
-  const size = { before: sizeBefore, after: await measureSize(await readModel(afterPath)) };
-  const task = data ? options.task : 'none';
-  const kind = !data ? 'random' : task === 'none' ? 'unlabelled' : 'labelled';
+  const { threads } = options;
+  const originalPath = original.model.path ?? '';
+  const size = { before: original.size, after: await measureSize(await readModel(otherPath)) };
+  const sessions: Session[] = [];
   try {
-    const on: EvaluationData = data
-      ? { kind: 'data', ...data }
-      : { kind: 'random', runs: randomRuns, seed };
-    const {
-      task: metrics,
-      fidelity,
-      samples,
-    } = await evaluateModels([beforePath, afterPath], on, {
-      task,
-      threads,
-      progress: (done, total) => progress('evaluate', done, total),
-    });
-    progress('time', 0, 1);
-    const [latencyBefore, latencyAfter] = await measureLatency(
-      [beforePath, afterPath],
-      await timingFeed(before, options),
-      {
-        threads,
-      },
-    );
-    return {
-      on: { kind, path: data?.dataset.path, samples, task },
-      size,
-      ...(kind === 'labelled' && { metrics: { before: metrics[0], after: metrics[1] } }),
-      fidelity: fidelity[0],
-      latency: { before: latencyBefore, after: latencyAfter, threads },
-    };
-  } catch (error) {
-    // Only the original's own trouble is forgiven: a custom op, an input that cannot be made up.
-    if (!(error instanceof ResectError) || (await runs(beforePath, before, options))) throw error;
-    return {
-      on: { kind: 'nothing', samples: 0, task },
-      size,
-      unmeasured: `${error.message} ${error.detail.got ?? ''}`.trim(),
-    };
+    const feeds = await timingFeed(original.model, options);
+    try {
+      sessions.push(await Session.open(originalPath, { threads }));
+      await sessions[0].run(feeds);
+    } catch (error) {
+      if (!isRefusal(error, options)) throw error;
+      const unmeasured = `${error.message} ${error.detail.got ?? ''}`.trim();
+      return { on: { kind: 'nothing', samples: 0, task: 'none' }, size, unmeasured };
+    }
+    sessions.push(await Session.open(otherPath, { threads }));
+    return { size, ...(await compareSessions(sessions, feeds, options)) };
+  } finally {
+    for (const session of sessions) await session.release();
   }
+}
+
+/** True when the model, not the user's data, is the reason that nothing runs. */
+const isRefusal = (error: unknown, { data }: CompareOptions): error is ResectError =>
+  error instanceof ResectError && (error.exitCode === ExitCode.unsupportedModel || !data);
+
+async function compareSessions(
+  sessions: Session[],
+  feeds: Feeds,
+  { data, task, threads, seed, progress }: CompareOptions,
+): Promise<Omit<Comparison, 'size'>> {
+  const labelled = data !== undefined && task !== 'none';
+  const on: EvaluationData = data
+    ? { kind: 'data', ...data }
+    : { kind: 'random', runs: randomRuns, seed };
+  const { metrics, fidelity, samples } = await evaluateModels(sessions, on, {
+    task: data ? task : 'none',
+    progress: (done, total) => progress('evaluate', done, total),
+  });
+  progress('time', 0, 1);
+  const [before, after] = await measureLatency(sessions, feeds);
+  return {
+    on: {
+      kind: labelled ? 'labelled' : data ? 'unlabelled' : 'random',
+      path: data?.dataset.path,
+      samples,
+      task: data ? task : 'none',
+    },
+    ...(labelled && { metrics: { before: metrics[0], after: metrics[1] } }),
+    fidelity: fidelity[0],
+    latency: { before, after, threads },
+  };
 }
 
 /** Inputs of one example, for timing. */
@@ -109,19 +122,6 @@ const timingFeed = async ({ proto }: Model, { data, seed }: CompareOptions): Pro
   data
     ? firstFeed(data.dataset, data.indices, modelInputs(proto))
     : randomFeeds(modelInputs(proto), 1, seed);
-
-async function runs(path: string, model: Model, options: CompareOptions): Promise<boolean> {
-  try {
-    await measureLatency([path], await timingFeed(model, options), {
-      threads: options.threads,
-      seconds: 0,
-      runs: 1,
-    });
-    return true;
-  } catch {
-    return false;
-  }
-}
 
 /** What gates look at. */
 export const gateInput = ({ metrics, fidelity, size, latency }: Comparison): GateInput => ({

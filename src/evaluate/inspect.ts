@@ -5,7 +5,7 @@ import { findLinearLayers, type LinearLayer } from '../graph/linear-layers.js';
 import { opName } from '../graph/nodes.js';
 import { readMatrix } from '../graph/weight-matrix.js';
 import { allTensors, type Model, tensorInfo } from '../onnx/index.js';
-import { countZeros, largestMeasured, measureSize, type SizeMeasure } from './measure.js';
+import { countZeros, largestRead, measureSize, type SizeMeasure } from './measure.js';
 
 export interface LinearLayerSummary {
   name: string;
@@ -45,7 +45,7 @@ export interface Inspection {
  */
 export async function inspectModel(
   model: Model,
-  readWeights = model.sizeBytes <= largestMeasured,
+  readWeights = model.sizeBytes <= largestRead,
 ): Promise<Inspection> {
   const { proto } = model;
   const graph = new Graph(inlineFunctions(proto));
@@ -82,7 +82,7 @@ export async function inspectModel(
     nodes,
     functions: proto.functions?.length ?? 0,
     tensors,
-    size: await measureSize(model, readWeights),
+    size: await measureSize(model, readWeights, readWeights),
     externalFiles: model.externalFiles(),
     layers,
     metadata: Object.fromEntries(

@@ -1,27 +1,32 @@
 import { allTensors, isFloat, type Model, readTensorFloat32, tensorInfo } from '../onnx/index.js';
 import { gzippedBytes } from './size.js';
 
-/** Weights are read and compressed to be measured up to this size; beyond, it would take minutes. */
-export const largestMeasured = 1e9;
+/** Zeros are counted in models up to this size; beyond, it would take minutes. */
+export const largestRead = 1e9;
+
+/** Models are compressed, to be measured, up to this size. */
+const largestCompressed = 32e6;
 
 export interface SizeMeasure {
   /** On disk, external data included. */
   bytes: number;
-  /** After gzip; absent above `largestMeasured`. */
+  /** After gzip; absent for large models unless asked for. */
   gzipBytes?: number;
   /** Values in floating-point and quantized weight tensors. */
   parameters: number;
-  /** How many of them are zero; absent above `largestMeasured`. */
+  /** How many of them are zero; absent for large models unless asked for. */
   zeros?: number;
 }
 
 /**
  * Sizes of a model on disk. Values in integer tensors count when they have at least two dimensions.
- * @param measured whether to read every value, for zeros and the gzipped size
+ * @param read whether to read every value, to count zeros
+ * @param compress whether to measure the gzipped size
  */
 export async function measureSize(
   model: Model,
-  measured = model.sizeBytes <= largestMeasured,
+  read = model.sizeBytes <= largestRead,
+  compress = model.sizeBytes <= largestCompressed,
 ): Promise<SizeMeasure> {
   let parameters = 0;
   let zeros = 0;
@@ -30,12 +35,13 @@ export async function measureSize(
     if (place === 'empty' || !(isFloat(dtype) || (/^u?int[248]$/.test(dtype) && shape.length > 1)))
       continue;
     parameters += elements;
-    if (measured) zeros += countZeros(await readTensorFloat32(model, tensor));
+    if (read) zeros += countZeros(await readTensorFloat32(model, tensor));
   }
   const files = model.path ? [model.path, ...model.externalFiles()] : [];
   return {
     bytes: model.sizeBytes,
-    ...(measured && { gzipBytes: await gzippedBytes(files), zeros }),
+    ...(compress && { gzipBytes: await gzippedBytes(files) }),
+    ...(read && { zeros }),
     parameters,
   };
 }

@@ -7,6 +7,7 @@ import {
 } from '../onnx/index.js';
 import type { Graph, Scope, Value } from './graph.js';
 import { attribute, intAttribute, intsAttribute, isStandard, opName } from './nodes.js';
+import { dependencies, topologicalOrder } from './topology.js';
 
 /** One axis of a stored tensor as a consumer sees it: its length, and stored elements per step. */
 export interface Axis {
@@ -34,6 +35,7 @@ export interface ConstantView {
 
 /** Why a value that depends on nothing but constants cannot be traced to one stored tensor. */
 export interface Untraceable {
+  /** What the value is, as in "weight computed by Mul from constants". */
   reason: string;
 }
 
@@ -54,10 +56,12 @@ export class Constants {
   readonly #uses = new Map<TensorProto, ConstantUse[]>();
   readonly #outputs = new Set<TensorProto>();
 
+  /** @throws {ResectError} exit 5 on a cycle. */
   constructor(graph: Graph) {
     this.#graph = graph;
     for (const scope of graph.scopes) {
-      for (const node of scope.graph.node) this.#recordUses(node, scope);
+      // Producers first: to trace back from the end of a long chain would overflow the call stack.
+      for (const node of topologicalOrder(scope.graph)) this.#recordUses(node, scope);
       for (const value of scope.values.values()) {
         const traced = value.isOutput ? this.trace(value) : undefined;
         if (isView(traced)) this.#outputs.add(traced.tensor);
@@ -70,12 +74,8 @@ export class Constants {
    * DequantizeLinear. `undefined` when the value depends on the model's inputs.
    */
   trace(value: Value): Traced {
-    const known = this.#cache.get(value);
-    if (known !== undefined || this.#cache.has(value)) return known;
-    this.#cache.set(value, undefined); // a cycle traces to nothing
-    const traced = this.#trace(value);
-    this.#cache.set(value, traced);
-    return traced;
+    if (!this.#cache.has(value)) this.#cache.set(value, this.#trace(value));
+    return this.#cache.get(value);
   }
 
   /** Everything that reads `tensor`, whichever shape or copy of its name it goes by. */
@@ -89,7 +89,7 @@ export class Constants {
   }
 
   #recordUses(node: NodeProto, scope: Scope): void {
-    for (let index = 0; index < (node.input.length ?? 0); index++) {
+    for (let index = 0; index < node.input.length; index++) {
       const value = this.#graph.input(scope, node, index);
       const view = value && this.trace(value);
       if (!isView(view)) continue;
@@ -110,23 +110,24 @@ export class Constants {
       return this.#stored(value.initializer, value);
     }
     const node = value.producer;
-    if (!node) return undefined;
+    if (!node) return value.isInput ? undefined : { reason: 'stored as a sparse tensor' };
     if (isStandard(node) && node.opType === 'Constant') {
       const tensor = attribute(node, 'value')?.t;
       if (tensor) return this.#stored(tensor, value);
-      return { reason: 'the constant is a list or a sparse tensor' };
+      return { reason: 'stored as a list or a sparse tensor' };
     }
-    const inputs = node.input.map((name, i) =>
-      name ? this.#graph.input(value.scope, node, i) : undefined,
-    );
-    const traced = inputs.map((input) => (input ? this.trace(input) : undefined));
+    const traceName = (name: string): Traced => {
+      const read = name ? this.#graph.lookup(value.scope, name) : undefined;
+      return read && this.trace(read);
+    };
     if (!isPassThrough(node)) {
-      const constant = inputs.some(Boolean) && inputs.every((input, i) => !input || traced[i]);
+      const reads = dependencies(node);
+      const constant = reads.length > 0 && reads.every(traceName);
       return constant ? { reason: `computed by ${opName(node)} from constants` } : undefined;
     }
-    const from = traced[0];
-    if (!isView(from)) return from;
-    return this.#follow(node, from, traced);
+    const traced = node.input.map(traceName);
+    const [from] = traced;
+    return isView(from) ? this.#follow(node, from, traced) : from;
   }
 
   #stored(tensor: TensorProto, source: Value): ConstantView {
@@ -140,7 +141,7 @@ export class Constants {
         const perm =
           intsAttribute(node, 'perm') ?? from.axes.map((_, i) => from.axes.length - 1 - i);
         if (perm.length !== from.axes.length)
-          return { reason: 'Transpose does not fit the tensor' };
+          return { reason: 'read through a Transpose that does not fit it' };
         return { ...from, axes: perm.map((i) => from.axes[i]) };
       }
       case 'DequantizeLinear':
@@ -150,9 +151,12 @@ export class Constants {
       case 'Unsqueeze':
       case 'Flatten': {
         const shape = this.#reshaped(node, from, traced);
-        if (!shape) return { reason: `the shape given to ${node.opType} is not constant` };
+        if (!shape)
+          return { reason: `read through a ${node.opType} to a shape that is not stored` };
         const axes = reshape(from.axes, shape);
-        return axes ? { ...from, axes } : { reason: `${node.opType} of a transposed tensor` };
+        return axes
+          ? { ...from, axes }
+          : { reason: `read through a ${node.opType} after a Transpose` };
       }
       default:
         return from; // Identity, Cast
@@ -244,13 +248,13 @@ function reshape(axes: Axis[], shape: number[]): Axis[] | undefined {
 function dequantized(node: NodeProto, from: ConstantView, traced: Traced[]): Traced {
   const [, scale, zeroPoint] = traced;
   if (!isView(scale) || (node.input[2] && !isView(zeroPoint))) {
-    return { reason: 'the scale of its DequantizeLinear is not constant' };
+    return { reason: 'quantized with a scale or zero point that is not stored' };
   }
-  if (intAttribute(node, 'block_size', 0) > 0) return { reason: 'block-quantized storage' };
+  if (intAttribute(node, 'block_size', 0) > 0) return { reason: 'quantized block by block' };
   const perAxis = scale.axes.length > 0 && tensorInfo(scale.tensor).elements > 1;
   const axis = from.axes[wrap(intAttribute(node, 'axis', 1), from.axes.length)];
   if (perAxis && axis?.size !== tensorInfo(scale.tensor).elements) {
-    return { reason: 'its DequantizeLinear scale does not fit the tensor' };
+    return { reason: 'quantized with a scale that does not fit it' };
   }
   return {
     ...from,

@@ -13,27 +13,38 @@ import { subgraphs } from './nodes.js';
 /** Calls nested deeper than this are taken for a recursion that never ends. */
 const maxDepth = 64;
 
+/** Two calls of a function of two calls, and so on, make 2^64 nodes of a file of a few kilobytes. */
+const maxNodes = 200_000;
+
 /**
  * A copy of the model in which every call of a local function is replaced by the function's nodes.
  * Tensors are not copied: a constant of the copy is the very object that the original holds, so an
  * edit keyed by it reaches the original's storage. A model without functions is returned as it is.
  *
- * @throws {ResectError} exit 5 when functions call each other without end.
+ * @throws {ResectError} exit 5 when functions call each other without end, or expand beyond any network.
  */
 export function inlineFunctions(model: ModelProto): ModelProto {
   if (!model.functions?.length || !model.graph) return model;
   const functions = new Map(
     model.functions.map((f) => [functionKey(f.domain, f.name, f.overload), f]),
   );
-  const imports = new Map(model.opsetImport.map((o) => [o.domain ?? '', o]));
-  for (const f of model.functions) {
-    for (const o of f.opsetImport ?? [])
-      if (!imports.has(o.domain ?? '')) imports.set(o.domain ?? '', o);
+  const imported = new Set(model.opsetImport.map((o) => domainOf(o.domain)));
+  const opsetImport = [...model.opsetImport];
+  for (const o of model.functions.flatMap((f) => f.opsetImport)) {
+    if (!imported.has(domainOf(o.domain))) opsetImport.push(o);
+    imported.add(domainOf(o.domain));
   }
   let calls = 0;
+  let expanded = 0;
 
   const expandNodes = (nodes: NodeProto[], depth: number): NodeProto[] => {
+    if (depth > 0) expanded += nodes.length;
     if (depth > maxDepth) throw modelError('Local functions call each other without end.');
+    if (expanded > maxNodes) {
+      throw modelError('Local functions expand to too many nodes.', {
+        expected: `at most ${maxNodes}`,
+      });
+    }
     return nodes.flatMap((node) => {
       const callee = functions.get(functionKey(node.domain, node.opType, node.overload));
       if (callee) return expandNodes(instantiate(callee, node, calls++), depth + 1);
@@ -44,11 +55,13 @@ export function inlineFunctions(model: ModelProto): ModelProto {
   };
 
   const graph = { ...model.graph, node: expandNodes(model.graph.node, 0) };
-  return { ...model, graph, functions: [], opsetImport: [...imports.values()] };
+  return { ...model, graph, functions: [], opsetImport };
 }
 
-const functionKey = (domain?: string | null, name?: string | null, overload?: string | null) =>
-  `${domain === 'ai.onnx' ? '' : (domain ?? '')}::${name}::${overload ?? ''}`;
+const domainOf = (domain = ''): string => (domain === 'ai.onnx' ? '' : domain);
+
+const functionKey = (domain?: string, name?: string, overload = ''): string =>
+  `${domainOf(domain)}::${name}::${overload}`;
 
 /** The body of `callee` for one call: values renamed to the caller's, attribute references filled in. */
 function instantiate(callee: FunctionProto, call: NodeProto, serial: number): NodeProto[] {

@@ -36,6 +36,7 @@ export interface LinearLayer {
  */
 export function findLinearLayers(graph: Graph, constants = new Constants(graph)): LinearLayer[] {
   const layers: LinearLayer[] = [];
+  /** How often a name was given out. */
   const names = new Map<string, number>();
   for (const scope of graph.scopes) {
     for (const [i, node] of scope.graph.node.entries()) {
@@ -43,9 +44,13 @@ export function findLinearLayers(graph: Graph, constants = new Constants(graph))
       if (!found) continue;
       const stem = node.name || storedName(found.weight) || `${node.opType}_${i}`;
       const base = scope.path && !node.name ? `${scope.path}/${stem}` : stem;
-      const seen = names.get(base) ?? 0;
-      names.set(base, seen + 1);
-      layers.push({ ...found, name: seen ? `${base}#${seen + 1}` : base });
+      let name = base;
+      for (let n = names.get(base) ?? 0; names.has(name); ) {
+        name = `${base}#${++n}`;
+        names.set(base, n);
+      }
+      names.set(name, 1);
+      layers.push({ ...found, name });
     }
   }
   for (const layer of layers) {
@@ -59,21 +64,22 @@ type Found = Omit<LinearLayer, 'name'>;
 
 const storedName = (w?: WeightMatrix) => w?.view.tensor.name || w?.view.source.name;
 
-/** Position of the weight and of the activation among the inputs of ops that hold packed or integer weights. */
-const unsupported: Record<string, { weight: number; reason: string }> = {
-  ConvTranspose: { weight: 1, reason: 'transposed convolution' },
-  LSTM: { weight: 1, reason: 'recurrent layer with packed gates' },
-  GRU: { weight: 1, reason: 'recurrent layer with packed gates' },
-  RNN: { weight: 1, reason: 'recurrent layer' },
-  Einsum: { weight: 1, reason: 'Einsum' },
-  QLinearConv: { weight: 3, reason: 'integer arithmetic' },
-  QLinearMatMul: { weight: 3, reason: 'integer arithmetic' },
-  MatMulInteger: { weight: 1, reason: 'integer arithmetic' },
-  ConvInteger: { weight: 1, reason: 'integer arithmetic' },
-  'com.microsoft.MatMulNBits': { weight: 1, reason: 'weights packed below 8 bits' },
-  'com.microsoft.QGemm': { weight: 3, reason: 'integer arithmetic' },
-  'com.microsoft.DynamicQuantizeMatMul': { weight: 1, reason: 'integer arithmetic' },
-  'com.microsoft.MatMulIntegerToFloat': { weight: 1, reason: 'integer arithmetic' },
+/** Ops that hold packed or integer weights, and where among their inputs a weight may be. */
+const unsupported: Record<string, { weights: number[]; reason: string }> = {
+  ConvTranspose: { weights: [1], reason: 'transposed convolution' },
+  DeformConv: { weights: [1], reason: 'deformable convolution' },
+  LSTM: { weights: [1], reason: 'recurrent layer with packed gates' },
+  GRU: { weights: [1], reason: 'recurrent layer with packed gates' },
+  RNN: { weights: [1], reason: 'recurrent layer' },
+  Einsum: { weights: [0, 1], reason: 'Einsum' },
+  QLinearConv: { weights: [3], reason: 'integer arithmetic' },
+  QLinearMatMul: { weights: [3], reason: 'integer arithmetic' },
+  MatMulInteger: { weights: [1], reason: 'integer arithmetic' },
+  ConvInteger: { weights: [1], reason: 'integer arithmetic' },
+  'com.microsoft.MatMulNBits': { weights: [1], reason: 'weights packed below 8 bits' },
+  'com.microsoft.QGemm': { weights: [3], reason: 'integer arithmetic' },
+  'com.microsoft.DynamicQuantizeMatMul': { weights: [1], reason: 'integer arithmetic' },
+  'com.microsoft.MatMulIntegerToFloat': { weights: [1], reason: 'integer arithmetic' },
 };
 
 function describe(
@@ -98,7 +104,7 @@ function describe(
   });
 
   const refusal = unsupported[op];
-  if (refusal) return traceInput(refusal.weight) ? skipped(refusal.reason) : undefined;
+  if (refusal) return refusal.weights.some(traceInput) ? skipped(refusal.reason) : undefined;
 
   const form = linearForm(op, node, (i) => isView(traceInput(i)));
   if (!form) return undefined;
@@ -157,7 +163,21 @@ function linearForm(
     case 'com.microsoft.FusedMatMul': {
       if (flag('transBatchA') || flag('transBatchB')) return undefined;
       const alpha = floatAttribute(node, 'alpha', 1);
-      return { ...right, alpha, transposed: flag('transB'), featureAxis: flag('transA') ? -2 : -1 };
+      if (isConstant(1) || !isConstant(0)) {
+        return {
+          ...right,
+          alpha,
+          transposed: flag('transB'),
+          featureAxis: flag('transA') ? -2 : -1,
+        };
+      }
+      return {
+        weight: 0,
+        activation: 1,
+        alpha,
+        transposed: !flag('transA'),
+        featureAxis: flag('transB') ? -1 : -2,
+      };
     }
     case 'Gemm':
     case 'com.microsoft.FusedGemm': {

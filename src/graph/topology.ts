@@ -33,7 +33,8 @@ function captures(body: GraphProto): Set<string> {
 export function topologicalOrder(graph: GraphProto): NodeProto[] {
   const nodes = graph.node;
   const producer = new Map<string, NodeProto>();
-  for (const node of nodes) for (const name of node.output) if (name) producer.set(name, node);
+  for (const node of nodes)
+    for (const name of node.output) if (name && !producer.has(name)) producer.set(name, node);
 
   const order: NodeProto[] = [];
   const state = new Map<NodeProto, 'open' | 'done'>();
@@ -75,7 +76,12 @@ export function removeDeadNodes(graph: GraphProto): void {
     for (const name of dependencies(node)) live.add(name);
   }
   graph.node = graph.node.filter((node) => kept.has(node));
-  graph.initializer = graph.initializer.filter((t) => live.has(t.name ?? ''));
+  const dead = new Set(
+    graph.initializer.map((t) => t.name ?? '').filter((name) => !live.has(name)),
+  );
+  graph.initializer = graph.initializer.filter((t) => !dead.has(t.name ?? ''));
+  // Without its initializer, an input would have to be fed.
+  graph.input = graph.input.filter((v) => !dead.has(v.name ?? ''));
   if (graph.sparseInitializer) {
     graph.sparseInitializer = graph.sparseInitializer.filter((s) => live.has(s.values?.name ?? ''));
   }

@@ -10,6 +10,7 @@ import { modelInputs } from '../graph/interface.js';
 import type { Progress } from '../methods/method.js';
 import { readModel } from '../onnx/index.js';
 import { type Latency, measureLatency } from '../runtime/latency.js';
+import { withSession } from '../runtime/session.js';
 
 /** A model, or a model against its original, on data. */
 export interface EvaluationRequest {
@@ -97,26 +98,26 @@ export async function evaluate(request: EvaluationRequest): Promise<EvaluationRe
       gates: checkGates(gates, gateInput(comparison)),
     };
   }
-  const { task: metrics } = await evaluateModels(
-    [request.model],
-    { kind: 'data', dataset, indices: chosen },
-    {
-      task,
-      threads,
-      progress: (done, total) => progress('evaluate', done, total),
-    },
-  );
-  const feeds = await firstFeed(dataset, chosen, inputs);
-  const [latency] = await measureLatency([request.model], feeds, { threads });
+  const { metrics, latency } = await withSession(request.model, { threads }, async (session) => ({
+    metrics: await evaluateModels(
+      [session],
+      { kind: 'data', dataset, indices: chosen },
+      {
+        task,
+        progress: (done, total) => progress('evaluate', done, total),
+      },
+    ).then((measured) => measured.metrics[0]),
+    latency: (await measureLatency([session], await firstFeed(dataset, chosen, inputs)))[0],
+  }));
   const size = await measureSize(model);
   return {
     ...shared,
     size,
-    ...(task !== 'none' && { metrics: metrics[0] }),
+    ...(task !== 'none' && { metrics }),
     latency: { ...latency, threads },
     gates: checkGates(gates, {
       before: {},
-      after: metrics[0],
+      after: metrics,
       bytes: { before: size.bytes, after: size.bytes },
     }),
   };

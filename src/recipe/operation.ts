@@ -3,15 +3,15 @@ import { availableParallelism } from 'node:os';
 import picomatch from 'picomatch';
 import type { z } from 'zod';
 import { type Dataset, hashFiles, openDataset, sampleIndices, type Task } from '../data/index.js';
-import { ioError, usageError } from '../errors.js';
+import { ExitCode, ioError, ResectError, usageError } from '../errors.js';
 import { type Comparison, compareModels, gateInput } from '../evaluate/compare.js';
 import { checkGates, type GateResult, type Gates, validateGates } from '../evaluate/gates.js';
 import { measureSize } from '../evaluate/measure.js';
 import { modelInputs } from '../graph/interface.js';
 import type { Calibration, LayerReport, Method, Progress } from '../methods/method.js';
-import { readModel, writeModel } from '../onnx/index.js';
+import { MAX_MODEL_BYTES, readModel, writeModel } from '../onnx/index.js';
 import { type Provenance, provenance, stamp } from './provenance.js';
-import { verifyWritten } from './verify.js';
+import { refusedByRuntime, verifyWritten } from './verify.js';
 
 /** One method on one model, from files to a file. */
 export interface OperationRequest<S extends z.ZodObject> {
@@ -60,6 +60,9 @@ export interface OperationResult<L extends LayerReport = LayerReport> {
 }
 
 const defaultSamples = 128;
+
+/** Calibration examples that outputs are compared on when there is no other data. */
+const fidelitySamples = 8;
 
 /**
  * Applies a method: reads, edits, writes to a staging place, verifies and measures what was written,
@@ -132,7 +135,8 @@ export async function operate<S extends z.ZodObject>(
   let checked: GateResult[] = [];
   const written = await writeModel(model, output, {
     force: request.force,
-    externalData: request.externalData,
+    // What came with weights of its own because of its size goes out so.
+    externalData: request.externalData ?? (model.sizeBytes > MAX_MODEL_BYTES || undefined),
     check: async (staged) => {
       progress('verify', 0, 1);
       await verifyWritten(model, staged);
@@ -141,6 +145,11 @@ export async function operate<S extends z.ZodObject>(
         threads,
         seed,
         progress,
+      }).catch((error) => {
+        // The data fitted the original: what fails now is the model that was written.
+        throw error instanceof ResectError && error.exitCode === ExitCode.unsupportedModel
+          ? refusedByRuntime(output, error)
+          : error;
       });
       checked = checkGates(gates, gateInput(comparison));
       return request.keepFailed || checked.every(({ passed }) => passed);
@@ -177,7 +186,9 @@ function comparisonData(
     const indices = Array.from({ length: evalData.length }, (_, i) => i);
     return { data: { dataset: evalData, indices }, task: task ?? evalData.task };
   }
-  return { data: calibration, task: 'none' as const };
+  if (!calibration) return { task: 'none' as const };
+  const { dataset, indices } = calibration;
+  return { data: { dataset, indices: indices.slice(0, fidelitySamples) }, task: 'none' as const };
 }
 
 function parseParameters<S extends z.ZodObject>(method: Method<S>, given: z.input<S>): z.infer<S> {

@@ -32,9 +32,9 @@ export interface Probe {
 export interface Reduction {
   tokens: number;
   /** [C] Σ x. */
-  sum: Float64Array;
+  sum: Float32Array;
   /** [C] Σ (x - mean of this run)². */
-  centredSquares: Float64Array;
+  centredSquares: Float32Array;
   /** [groups, C/groups, C/groups] Σ xᵀx, float32. */
   gram?: Float32Array;
   /** [picks, C] a few of the rows themselves. */
@@ -81,8 +81,8 @@ export function readReduction(outputs: Feeds, i: number): Reduction | undefined 
   if (tokens === 0) return undefined;
   return {
     tokens,
-    sum: outputs[`resect/${i}/sum`].data as Float64Array,
-    centredSquares: outputs[`resect/${i}/centred`].data as Float64Array,
+    sum: outputs[`resect/${i}/sum`].data as Float32Array,
+    centredSquares: outputs[`resect/${i}/centred`].data as Float32Array,
     gram: outputs[`resect/${i}/gram`]?.data as Float32Array | undefined,
     rows: outputs[`resect/${i}/rows`].data as Float32Array,
   };
@@ -132,26 +132,29 @@ function addReductions(
     emit('Reshape', [x, constant(int64Tensor(shape))]);
   const cast = (x: string, to: number, output?: string) =>
     emit('Cast', [x], [int('to', to)], output);
-  const reduce = (op: string, x: string, inputFormSince: number, output: string) =>
-    opset >= inputFormSince
-      ? emit(op, [x, constant(int64Tensor([0]))], [int('keepdims', 0)], output)
-      : emit(op, [x], [ints('axes', [0]), int('keepdims', 0)], output);
+  const sumRows = (x: string, output: string) =>
+    opset >= 13
+      ? emit('ReduceSum', [x, constant(int64Tensor([0]))], [int('keepdims', 0)], output)
+      : emit('ReduceSum', [x], [ints('axes', [0]), int('keepdims', 0)], output);
 
   let rows = features(probe, cast(probe.value, dtypeCode('float32')), { emit, constant, reshape });
   if (padded) rows = emit('Gather', [rows, validInput], [int('axis', 0)]);
 
   const shape = emit('Shape', [rows], [], `${prefix}/shape`);
-  const wide = cast(rows, dtypeCode('float64'));
-  const sum = reduce('ReduceSum', wide, 13, `${prefix}/sum`);
-  const count = emit('Gather', [shape, constant(int64Tensor([0]))], [int('axis', 0)]);
-  const mean = emit('Div', [sum, cast(count, dtypeCode('float64'))]);
-  reduce('ReduceSumSquare', emit('Sub', [wide, mean]), 18, `${prefix}/centred`);
-  const position = emit('Mul', [pickInput, cast(count, dtypeCode('float32'))]);
+  const sum = sumRows(rows, `${prefix}/sum`);
+  const count = cast(
+    emit('Gather', [shape, constant(int64Tensor([0]))], [int('axis', 0)]),
+    dtypeCode('float32'),
+  );
+  const centred = emit('Sub', [rows, emit('Div', [sum, count])]);
+  // Not ReduceSumSquare, for which the runtime has no fast kernel.
+  sumRows(emit('Mul', [centred, centred]), `${prefix}/centred`);
+  const position = emit('Mul', [pickInput, count]);
   emit('Gather', [rows, cast(position, dtypeCode('int64'))], [int('axis', 0)], `${prefix}/rows`);
   const outputs: [string, number][] = [
     [shape, dtypeCode('int64')],
-    [sum, dtypeCode('float64')],
-    [`${prefix}/centred`, dtypeCode('float64')],
+    [sum, dtypeCode('float32')],
+    [`${prefix}/centred`, dtypeCode('float32')],
     [`${prefix}/rows`, dtypeCode('float32')],
   ];
   if (probe.gram) {

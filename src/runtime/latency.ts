@@ -1,4 +1,4 @@
-import { type Feeds, Session } from './session.js';
+import type { Feeds, Session } from './session.js';
 
 /** Milliseconds per run. */
 export interface Latency {
@@ -7,41 +7,30 @@ export interface Latency {
   upperQuartile: number;
 }
 
-export interface LatencyOptions {
-  threads: number;
-  /** Counted runs of each model. */
-  runs?: number;
-  /** Stop early after this many seconds, with at least five runs each. */
-  seconds?: number;
-}
+/** Counted runs of each model, within this many seconds for all, but at least so many. */
+const most = 31;
+const least = 5;
+const patience = 0.6;
 
 /**
  * Times models on the same feeds, in turn (A B A B …), so that a drift of the machine's speed hits
  * all alike. One result per model, in their order.
  */
 export async function measureLatency(
-  models: readonly (string | Uint8Array)[],
+  sessions: readonly Session[],
   feeds: Feeds,
-  { threads, runs = 31, seconds = 3 }: LatencyOptions,
 ): Promise<Latency[]> {
-  const sessions: Session[] = [];
-  try {
-    for (const model of models) sessions.push(await Session.open(model, { threads }));
-    for (let warmup = 0; warmup < 2; warmup++)
-      for (const session of sessions) await session.run(feeds);
-    const times: number[][] = sessions.map(() => []);
-    const end = performance.now() + seconds * 1000;
-    for (let i = 0; i < runs && (i < 5 || performance.now() < end); i++) {
-      for (const [m, session] of sessions.entries()) {
-        const start = performance.now();
-        await session.run(feeds);
-        times[m].push(performance.now() - start);
-      }
+  for (const session of sessions) await session.run(feeds);
+  const times: number[][] = sessions.map(() => []);
+  const end = performance.now() + patience * 1000;
+  for (let i = 0; i < most && (i < least || performance.now() < end); i++) {
+    for (const [m, session] of sessions.entries()) {
+      const start = performance.now();
+      await session.run(feeds);
+      times[m].push(performance.now() - start);
     }
-    return times.map(quartiles);
-  } finally {
-    for (const session of sessions) await session.release();
   }
+  return times.map(quartiles);
 }
 
 function quartiles(times: number[]): Latency {

@@ -36,12 +36,8 @@ const tensor = (parts: Partial<TensorProto>): TensorProto => ({
 });
 
 /** A linear model whose weight is stored in some wrong way. */
-const badWeight = (
-  name: string,
-  parts: Partial<TensorProto>,
-  says: RegExp,
-  code = 5,
-): BadModel => bytes(name, () => linear({ initializer: [tensor(parts)] }), code, says);
+const badWeight = (name: string, parts: Partial<TensorProto>, says: RegExp, code = 5): BadModel =>
+  bytes(name, () => linear({ initializer: [tensor(parts)] }), code, says);
 
 /** A linear model whose weight is said to be in another file. */
 const external = (
@@ -209,7 +205,8 @@ const tensors: BadModel[] = [
     'one infinity',
     {
       rawData: new Uint8Array(
-        Float32Array.from({ length: 32 }, (_, i) => (i === 3 ? Number.POSITIVE_INFINITY : i)).buffer,
+        Float32Array.from({ length: 32 }, (_, i) => (i === 3 ? Number.POSITIVE_INFINITY : i))
+          .buffer,
       ),
     },
     /infinite/,
@@ -220,7 +217,11 @@ const tensors: BadModel[] = [
       linear({
         initializer: [],
         sparseInitializer: [
-          { values: floats('w', [2], Float32Array.of(1, 2)), indices: ints('', 3, 5000), dims: [8, 4] },
+          {
+            values: floats('w', [2], Float32Array.of(1, 2)),
+            indices: ints('', 3, 5000),
+            dims: [8, 4],
+          },
         ],
       }),
     5,
@@ -377,12 +378,7 @@ const graphs: BadModel[] = [
     5,
     /./,
   ),
-  bytes(
-    'a weight of the wrong rank',
-    () => linear({ initializer: [weight('w', [32])] }),
-    5,
-    /./,
-  ),
+  bytes('a weight of the wrong rank', () => linear({ initializer: [weight('w', [32])] }), 5, /./),
   bytes(
     'a weight that does not fit the input',
     () => linear({ initializer: [weight('w', [5, 4])] }),
@@ -417,7 +413,12 @@ const graphs: BadModel[] = [
     /./,
   ),
   bytes('no opset', () => linear({}, { opsetImport: [] }), 5, /opset/i),
-  bytes('an opset of the far future', () => linear({}, { opsetImport: [{ version: 9999 }] }), 5, /opset|9999/i),
+  bytes(
+    'an opset of the far future',
+    () => linear({}, { opsetImport: [{ version: 9999 }] }),
+    5,
+    /opset|9999/i,
+  ),
   bytes('a negative opset', () => linear({}, { opsetImport: [{ version: -3 }] }), 5, /opset|-3/i),
   bytes(
     'an unknown operator of the standard domain',
@@ -425,12 +426,7 @@ const graphs: BadModel[] = [
     5,
     /Frobnicate/,
   ),
-  bytes(
-    'an input of 16 GiB',
-    () => linear({ input: [value('x', [2 ** 29, 8])] }),
-    5,
-    /"?x"?/,
-  ),
+  bytes('an input of 16 GiB', () => linear({ input: [value('x', [2 ** 29, 8])] }), 5, /"?x"?/),
   bytes(
     'an attribute of another type',
     () =>
@@ -483,7 +479,11 @@ const graphs: BadModel[] = [
           output: [value('hasOwnProperty', ['__proto__', 4])],
         },
         {
-          opsetImport: [{ version: 17 }, { domain: 'constructor', version: 1 }, { domain: '__proto__', version: 1 }],
+          opsetImport: [
+            { version: 17 },
+            { domain: 'constructor', version: 1 },
+            { domain: '__proto__', version: 1 },
+          ],
           metadataProps: [{ key: '__proto__', value: 'x' }],
         },
       ),

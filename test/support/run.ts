@@ -34,7 +34,10 @@ export async function runOnce(
   try {
     const results = await (outputs ? session.run(feeds, outputs) : session.run(feeds));
     return Object.fromEntries(
-      Object.entries(results).map(([name, { dims, data }]) => [name, { dims, data: data as Values }]),
+      Object.entries(results).map(([name, { dims, data }]) => [
+        name,
+        { dims, data: data as Values },
+      ]),
     );
   } finally {
     await session.release();

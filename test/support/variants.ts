@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import { Graph } from '../../src/graph/graph.js';
 import { findLinearLayers } from '../../src/graph/linear-layers.js';
 import {
-  type DType,
   DataLocation,
+  type DType,
   decodeFloat32,
   dtypeCode,
   encodeFloat32,
@@ -50,13 +50,13 @@ const stored = (
   { name = '', dims }: TensorProto,
   dtype: DType,
   content: Float32Array,
-): TensorProto =>
-  makeTensor({ name, dtype, shape: dims, bytes: encodeFloat32(content, dtype) });
+): TensorProto => makeTensor({ name, dtype, shape: dims, bytes: encodeFloat32(content, dtype) });
 
 const bytesOf = (array: Float32Array | Int8Array | Uint8Array) =>
   new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 
-const toHalf = (content: Float32Array) => decodeFloat32(encodeFloat32(content, 'float16'), 'float16');
+const toHalf = (content: Float32Array) =>
+  decodeFloat32(encodeFloat32(content, 'float16'), 'float16');
 
 /** Names of the weights of linear layers, in file order. */
 function weightNames(model: ModelProto): string[] {
@@ -210,7 +210,10 @@ const disguised = () =>
         };
       case 2:
         return {
-          initializer: [{ ...tensor, name: raw, dims: [1, ...tensor.dims] }, ints(`${name}.axes`, 0)],
+          initializer: [
+            { ...tensor, name: raw, dims: [1, ...tensor.dims] },
+            ints(`${name}.axes`, 0),
+          ],
           node: [node('Squeeze', [raw, `${name}.axes`], [name])],
         };
       default:
@@ -430,9 +433,23 @@ export const variants: Variant[] = [
   { name: 'Constant nodes', write: single(asConstants), sameArithmetic: true },
   { name: 'disguised weights', write: single(disguised), sameArithmetic: true },
   { name: 'function with constants', write: single(() => inFunction(true)), sameArithmetic: true },
-  { name: 'function with weight inputs', write: single(() => inFunction(false)), sameArithmetic: true },
-  { name: 'branch with weights', write: single(() => inBranch(true)), sameArithmetic: true, inBody: true },
-  { name: 'branch that captures weights', write: single(() => inBranch(false)), sameArithmetic: true, inBody: true },
+  {
+    name: 'function with weight inputs',
+    write: single(() => inFunction(false)),
+    sameArithmetic: true,
+  },
+  {
+    name: 'branch with weights',
+    write: single(() => inBranch(true)),
+    sameArithmetic: true,
+    inBody: true,
+  },
+  {
+    name: 'branch that captures weights',
+    write: single(() => inBranch(false)),
+    sameArithmetic: true,
+    inBody: true,
+  },
 ];
 
 /** The original with its linear weights rounded as a variant stores them, in float32. */

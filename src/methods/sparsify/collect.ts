@@ -177,8 +177,7 @@ function addReduction(
   const { tokens, sum, centredSquares, gram } = reduction;
   const width = probe.features / probe.groups;
   for (const [g, accumulator] of to.accumulators.entries()) {
-    const slice = <A extends Float64Array | Float32Array>(all: A, size: number) =>
-      all.subarray(g * size, (g + 1) * size);
+    const slice = (all: Float32Array, size: number) => all.subarray(g * size, (g + 1) * size);
     const groupSum = slice(sum, width);
     const centred = slice(centredSquares, width);
     accumulator.add({
@@ -186,7 +185,7 @@ function addReduction(
       tokens,
       sum: groupSum,
       // Σx² = Σ(x - mean)² + (Σx)²/n: both terms positive, nothing cancels.
-      sumSquares: centred.map((c, j) => c + (groupSum[j] * groupSum[j]) / tokens),
+      sumSquares: Float64Array.from(centred, (c, j) => c + (groupSum[j] * groupSum[j]) / tokens),
       centredSquares: centred,
       gram: gram && slice(gram, width * width),
     });

@@ -22,7 +22,7 @@ export interface LayerTask {
   inverseDiagonal?: Float32Array;
   /** Refine the masks with DSnoT. */
   dsnot?: DsnotOptions;
-  /** Refine by swaps that lower this loss only. Its residual is brought up to date. */
+  /** Refine by swaps that lower this loss only. Its gradient is brought up to date. */
   loss?: OutputLoss;
 }
 

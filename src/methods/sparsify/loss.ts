@@ -1,22 +1,22 @@
 /**
- * Token rows that a layer's output error is measured on, and what pruning takes from the output of
- * each: the squared length of `residual[row]` is that row's loss.
+ * What pruning costs a layer's output on sampled token rows X [n, cols]. With δ [rows, cols] the
+ * pruned weights of a mask, kept ones being 0, the loss of a row is ‖Xδᵀ‖² = δ·G·δᵀ, G = XᵀX.
  */
 export interface OutputLoss {
-  /** Number of token rows, n. */
-  count: number;
-  /** [cols, n] the sampled inputs, one input channel after the other. */
-  samples: Float32Array;
-  /** [rows, n] Σ over pruned weights of w·x, for the initial mask. Follows the mask as it changes. */
-  residual: Float32Array;
+  /** [cols, cols] G. */
+  gram: Float32Array;
+  /** [rows, cols] δ·G. Follows the mask as it changes. */
+  gradient: Float32Array;
 }
 
 /** Decides on swaps of one row by what they do to its loss. */
 export class LossGate {
   readonly #loss: OutputLoss;
+  readonly #cols: number;
 
   constructor(loss: OutputLoss) {
     this.#loss = loss;
+    this.#cols = Math.sqrt(loss.gram.length);
   }
 
   /**
@@ -25,18 +25,20 @@ export class LossGate {
    * @returns whether it did
    */
   trySwap(row: number, grow: number, grown: number, prune: number, pruned: number): boolean {
-    const { count, samples, residual } = this.#loss;
-    const at = row * count;
-    const growAt = grow * count;
-    const pruneAt = prune * count;
-    let change = 0;
-    for (let t = 0; t < count; t++) {
-      const step = pruned * samples[pruneAt + t] - grown * samples[growAt + t];
-      change += step * (2 * residual[at + t] + step);
-    }
+    const { gram, gradient } = this.#loss;
+    const cols = this.#cols;
+    const at = row * cols;
+    const growAt = grow * cols;
+    const pruneAt = prune * cols;
+    // (δ + s)G(δ + s)ᵀ - δGδᵀ for the step s: `pruned` enters δ, `grown` leaves it.
+    const change =
+      2 * (pruned * gradient[at + prune] - grown * gradient[at + grow]) +
+      pruned * pruned * gram[pruneAt + prune] +
+      grown * grown * gram[growAt + grow] -
+      2 * pruned * grown * gram[pruneAt + grow];
     if (!(change < 0)) return false;
-    for (let t = 0; t < count; t++) {
-      residual[at + t] += pruned * samples[pruneAt + t] - grown * samples[growAt + t];
+    for (let j = 0; j < cols; j++) {
+      gradient[at + j] += pruned * gram[pruneAt + j] - grown * gram[growAt + j];
     }
     return true;
   }

@@ -4,9 +4,9 @@ import { Graph } from '../../graph/graph.js';
 import { findLinearLayers, type LinearLayer } from '../../graph/linear-layers.js';
 import type { Model } from '../../onnx/index.js';
 import type { Context, LayerReport } from '../method.js';
+import type { OutputError } from './output-meter.js';
 import { patternOf, type SparsifyParameters, usesStatistics } from './parameters.js';
 import { type Pattern, patternMisfit, zerosPerRow } from './pattern.js';
-import type { OutputError } from './prune.js';
 
 /** What sparsify did to one layer. */
 export interface SparsifyLayer extends LayerReport {

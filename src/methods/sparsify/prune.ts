@@ -1,8 +1,9 @@
 import type { LinearAlgebra } from '../../runtime/linear-algebra.js';
 import { factorHessian, inverseFactorDiagonal } from './cholesky.js';
 import { type DsnotOptions, StopCode } from './dsnot.js';
-import type { OutputLoss } from './loss.js';
+import type { LayerTask } from './layer.js';
 import { magnitudeLayerMask } from './masks.js';
+import { type OutputError, OutputMeter } from './output-meter.js';
 import type { Pattern } from './pattern.js';
 import type { RowPool } from './row-pool.js';
 import type { Criterion } from './scores.js';
@@ -36,12 +37,6 @@ export interface PruneTask {
   alpha: number;
 }
 
-/** Relative error of a layer's output, ‖X(W - W')ᵀ‖ / ‖XWᵀ‖, and the part of it that is the mean's. */
-export interface OutputError {
-  total: number;
-  mean: number;
-}
-
 export interface PrunedLayer {
   /** [rows, cols] 1 = keep. */
   mask: Uint8Array;
@@ -65,65 +60,77 @@ export async function pruneLayer(
 ): Promise<PrunedLayer> {
   const { w, rows, cols, alpha } = task;
   const notes: string[] = [];
-  let { criterion } = options;
-  const factor =
-    criterion === 'sparsegpt' && task.statistics?.hessian
-      ? factorHessian(task.statistics.hessian, cols)
-      : undefined;
-  if (criterion === 'sparsegpt' && !factor) {
-    criterion = 'wanda';
-    notes.push('Hessian not positive definite: Wanda scores used instead of SparseGPT');
-  } else if (factor && factor.damping > 0.01) {
-    notes.push(`Hessian needed a damping of ${factor.damping}`);
-  }
-  const untouched = { rowsRefined: 0, swaps: 0, refused: 0, notes };
+  const factor = hessianFactor(task, options, notes);
+  const meter = await OutputMeter.of(task, tools.algebra);
+  const finish = async (mask: Uint8Array, weights?: Float32Array): Promise<PrunedLayer> => {
+    const error = await meter?.error(weights ? difference(w, weights) : prunedOf(w, mask));
+    return {
+      mask,
+      weights,
+      rowsRefined: 0,
+      swaps: 0,
+      refused: 0,
+      initialError: error,
+      finalError: error,
+      notes,
+    };
+  };
 
   if (options.update && factor) {
     const { mask, weights } = sparseGpt(w, rows, factor, options.pattern);
-    const finalError = await outputError(task, weights, tools.algebra);
-    return { ...untouched, mask, weights, initialError: finalError, finalError };
+    return finish(mask, weights);
   }
-  if (criterion === 'magnitude' && !options.dsnot) {
-    const mask = magnitudeLayerMask(w, rows, cols, options.pattern);
-    const finalError = await outputError(task, masked(w, mask), tools.algebra);
-    return { ...untouched, mask, initialError: finalError, finalError };
+  if (options.criterion === 'magnitude' && !options.dsnot) {
+    return finish(magnitudeLayerMask(w, rows, cols, options.pattern));
   }
-
-  const statistics = task.statistics && scaled(task.statistics, alpha, options.thresholdUnit);
-  const shared = {
+  const layer: LayerTask = {
     w,
     rows,
     cols,
     pattern: options.pattern,
-    criterion,
-    statistics,
+    criterion: options.criterion === 'sparsegpt' && !factor ? 'wanda' : options.criterion,
+    statistics: task.statistics && scaled(task.statistics, alpha, options.thresholdUnit),
     inverseDiagonal: factor && inverseFactorDiagonal(factor),
   };
-  if (!options.dsnot) {
-    const { mask } = await tools.pool.maskRows(shared);
-    const finalError = await outputError(task, masked(w, mask), tools.algebra);
-    return { ...untouched, mask, initialError: finalError, finalError };
-  }
+  const initial = await tools.pool.maskRows(layer);
+  if (!options.dsnot) return finish(initial.mask);
 
-  const initial = await tools.pool.maskRows(shared);
-  const pruned = masked(w, initial.mask);
-  const initialError = await outputError(task, pruned, tools.algebra);
-  const loss =
-    options.accept === 'loss' ? await outputLoss(task, pruned, tools.algebra) : undefined;
-  const { mask, trace } = await tools.pool.maskRows({ ...shared, dsnot: options.dsnot, loss });
+  const taken = prunedOf(w, initial.mask);
+  const loss = meter && { gram: meter.gram, gradient: await meter.gradient(taken) };
+  const initialError = loss && meter.errorFrom(taken, loss.gradient);
+  const gated = options.accept === 'loss' ? loss : undefined;
+  const { mask, trace } = await tools.pool.maskRows({
+    ...layer,
+    dsnot: options.dsnot,
+    loss: gated,
+  });
   if (!trace) throw new Error('refinement left no trace');
-  const finalError = await outputError(task, masked(w, mask), tools.algebra);
-  const exhausted = trace.stop.reduce((n, code) => n + (code === StopCode.exhausted ? 1 : 0), 0);
+  const left = prunedOf(w, mask);
+  const finalError = gated ? meter?.errorFrom(left, gated.gradient) : await meter?.error(left);
+  const exhausted = count(trace.stop, (code) => code === StopCode.exhausted);
   if (exhausted > 0) notes.push(`${exhausted} of ${rows} rows ran out of candidates to swap`);
   return {
     mask,
-    rowsRefined: trace.swaps.reduce((n, s) => n + (s > 0 ? 1 : 0), 0),
-    swaps: trace.swaps.reduce((n, s) => n + s, 0),
-    refused: trace.refused.reduce((n, s) => n + s, 0),
+    rowsRefined: count(trace.swaps, (n) => n > 0),
+    swaps: sum(trace.swaps),
+    refused: sum(trace.refused),
     initialError,
     finalError,
     notes,
   };
+}
+
+/** The Hessian's factor, where the criterion asks for one; without it Wanda's scores stand in. */
+function hessianFactor(
+  { statistics, cols }: PruneTask,
+  { criterion }: PruneOptions,
+  notes: string[],
+) {
+  if (criterion !== 'sparsegpt' || !statistics?.hessian) return undefined;
+  const factor = factorHessian(statistics.hessian, cols);
+  if (!factor) notes.push('Hessian not positive definite: Wanda scores used instead of SparseGPT');
+  else if (factor.damping > 0.01) notes.push(`Hessian needed a damping of ${factor.damping}`);
+  return factor;
 }
 
 /** Statistics in the units that refinement is to see: the product's constant factor, and sums per token if so asked. */
@@ -136,58 +143,23 @@ function scaled(
   return factor === 1 ? statistics : { ...statistics, sum: statistics.sum.map((s) => s * factor) };
 }
 
-const masked = (w: Float32Array, mask: Uint8Array): Float32Array =>
-  w.map((v, i) => (mask[i] ? v : 0));
-
-/** What the initial mask takes from the output of each row on the sampled tokens. */
-async function outputLoss(
-  { w, cols, samples }: PruneTask,
-  pruned: Float32Array,
-  algebra?: LinearAlgebra,
-): Promise<OutputLoss | undefined> {
-  if (!samples || !algebra) return undefined;
-  const count = samples.length / cols;
-  const byChannel = new Float32Array(samples.length);
-  for (let t = 0, i = 0; t < count; t++)
-    for (let c = 0; c < cols; c++, i++) byChannel[c * count + t] = samples[i];
-  const taken = difference(w, pruned);
-  return {
-    count,
-    samples: byChannel,
-    residual: await algebra.timesTransposed(taken, samples, cols),
-  };
+/** The weights that a mask prunes, 0 for those it keeps. */
+function prunedOf(w: Float32Array, mask: Uint8Array): Float32Array {
+  const pruned = new Float32Array(w.length);
+  for (let i = 0; i < w.length; i++) if (mask[i] === 0) pruned[i] = w[i];
+  return pruned;
 }
 
-const difference = (a: Float32Array, b: Float32Array): Float32Array => a.map((v, i) => v - b[i]);
-
-async function outputError(
-  { w, rows, cols, samples, statistics }: PruneTask,
-  pruned: Float32Array,
-  algebra?: LinearAlgebra,
-): Promise<OutputError | undefined> {
-  if (!samples || !algebra || !statistics) return undefined;
-  const taken = difference(w, pruned);
-  const squares = async (matrix: Float32Array) =>
-    sumOfSquares(await algebra.timesTransposed(samples, matrix, cols));
-  const output = await squares(w);
-  if (output === 0) return { total: 0, mean: 0 };
-  // The mean error is known exactly, from the sums over all tokens; scaled to the sampled rows.
-  const perToken = statistics.samples / statistics.tokens;
-  let mean = 0;
-  for (let r = 0, i = 0; r < rows; r++) {
-    let row = 0;
-    for (let c = 0; c < cols; c++, i++) row += taken[i] * statistics.sum[c] * perToken;
-    mean += row * row;
-  }
-  const count = samples.length / cols;
-  return {
-    total: Math.sqrt((await squares(taken)) / output),
-    mean: Math.sqrt((mean * count) / output),
-  };
+function difference(a: Float32Array, b: Float32Array): Float32Array {
+  const result = new Float32Array(a.length);
+  for (let i = 0; i < a.length; i++) result[i] = a[i] - b[i];
+  return result;
 }
 
-function sumOfSquares(values: Float32Array): number {
-  let sum = 0;
-  for (let i = 0; i < values.length; i++) sum += values[i] * values[i];
-  return sum;
+function count(values: Uint8Array | Uint32Array, test: (value: number) => boolean): number {
+  let n = 0;
+  for (const value of values) if (test(value)) n++;
+  return n;
 }
+
+const sum = (values: Uint32Array): number => values.reduce((n, value) => n + value, 0);

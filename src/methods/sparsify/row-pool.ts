@@ -45,9 +45,8 @@ export class RowPool {
         variance: statistics.variance,
       },
       loss: loss && {
-        count: loss.count,
-        samples: sharedCopy(loss.samples),
-        residual: sharedCopy(loss.residual),
+        gram: sharedCopy(loss.gram),
+        gradient: sharedCopy(loss.gradient),
       },
     };
     const share = Math.ceil(rows / (this.#threads * SHARES));
@@ -56,7 +55,7 @@ export class RowPool {
       ranges.push({ task: message, result, from, to: Math.min(from + share, rows) });
     }
     await Promise.all(ranges.map((range) => workers.run(range)));
-    if (loss && message.loss) loss.residual.set(message.loss.residual);
+    if (loss && message.loss) loss.gradient.set(message.loss.gradient);
     return result;
   }
 

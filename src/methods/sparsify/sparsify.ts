@@ -15,9 +15,10 @@ import {
   type Part,
   propagate,
 } from './collect.js';
+import type { OutputError } from './output-meter.js';
 import { pruneOptions, type SparsifyParameters } from './parameters.js';
 import type { PlannedLayer, SparsifyLayer } from './plan.js';
-import { type OutputError, type PrunedLayer, pruneLayer } from './prune.js';
+import { type PrunedLayer, pruneLayer } from './prune.js';
 import { RowPool } from './row-pool.js';
 import { storeSparse } from './sparse-store.js';
 import { countNonFinite, countNonFiniteStatistics, type InputStatistics } from './statistics.js';

@@ -234,6 +234,23 @@ describe('edge cases', () => {
     expect([...mask]).toEqual([0, 0, 1, 0]);
   });
 
+  test('the threshold is a float32 and is itself within the threshold', async () => {
+    const plain = {
+      scaler: Float32Array.of(1, 1),
+      sum: Float32Array.of(1, 1),
+      variance: Float32Array.of(1, 1),
+    };
+    const { trace } = await pool.maskRows({
+      ...base,
+      w: Float32Array.of(0.1, 9),
+      cols: 2,
+      statistics: plain,
+      pattern: unstructured(0.5),
+      dsnot: { ...dsnot, threshold: 0.1 },
+    });
+    expect(trace).toMatchObject({ initialError: Float32Array.of(0.1), stop: Uint8Array.of(0) });
+  });
+
   test('a row of zeros prunes its first columns and stops at once', async () => {
     const { mask, trace } = await pool.maskRows({
       ...base,
