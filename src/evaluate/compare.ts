@@ -1,7 +1,7 @@
 import { batches, type Dataset, type InputSpec, randomFeeds, type Task } from '../data/index.js';
 import { ExitCode, ResectError } from '../errors.js';
 import { modelInputs } from '../graph/interface.js';
-import { type Model, readModel } from '../onnx/index.js';
+import type { Model } from '../onnx/index.js';
 import { type Latency, measureLatency } from '../runtime/latency.js';
 import { type Feeds, Session } from '../runtime/session.js';
 import { type EvaluationData, evaluateModels } from './evaluate.js';
@@ -52,12 +52,12 @@ export interface Original {
  */
 export async function compareModels(
   original: Original,
-  otherPath: string,
+  other: Model,
   options: CompareOptions,
 ): Promise<Comparison> {
   const { threads } = options;
   const originalPath = original.model.path ?? '';
-  const size = { before: original.size, after: await measureSize(await readModel(otherPath)) };
+  const size = { before: original.size, after: await measureSize(other) };
   const sessions: Session[] = [];
   try {
     const feeds = await timingFeed(original.model, options);
@@ -69,7 +69,7 @@ export async function compareModels(
       const unmeasured = `${error.message} ${error.detail.got ?? ''}`.trim();
       return { on: { kind: 'nothing', samples: 0, task: 'none' }, size, unmeasured };
     }
-    sessions.push(await Session.open(otherPath, { threads }));
+    sessions.push(await Session.open(other.path ?? '', { threads }));
     return { size, ...(await compareSessions(sessions, feeds, options)) };
   } finally {
     for (const session of sessions) await session.release();

@@ -92,6 +92,9 @@ function divergence(p: Float32Array | Float64Array, q: Float32Array | Float64Arr
   const lp = logProbabilities(p);
   const lq = logProbabilities(q);
   let sum = 0;
-  for (let i = 0; i < lp.length; i++) sum += Math.exp(lp[i]) * (lp[i] - lq[i]);
+  for (let i = 0; i < lp.length; i++) {
+    // What is ruled out (a score of -Infinity) adds nothing, whatever the other model says of it.
+    if (lp[i] !== Number.NEGATIVE_INFINITY) sum += Math.exp(lp[i]) * (lp[i] - lq[i]);
+  }
   return Math.max(0, sum);
 }

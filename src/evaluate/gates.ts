@@ -89,7 +89,7 @@ function split(flag: string, gate: string): { metric: string; value: number; rel
       got: gate,
     });
   }
-  if (!(match[1] in higherIsBetter)) {
+  if (!Object.hasOwn(higherIsBetter, match[1])) {
     throw usageError(`${flag} names an unknown metric.`, {
       expected: Object.keys(higherIsBetter).join(', '),
       got: match[1],
@@ -100,7 +100,7 @@ function split(flag: string, gate: string): { metric: string; value: number; rel
 
 function parseGate(flag: string, gate: string, measured: Metrics) {
   const parsed = split(flag, gate);
-  if (!(parsed.metric in measured)) {
+  if (!Object.hasOwn(measured, parsed.metric)) {
     throw usageError(`${flag} names a metric that was not measured.`, {
       expected: Object.keys(measured).join(', ') || 'none was measured',
       got: parsed.metric,

@@ -49,12 +49,12 @@ export async function inspectModel(
 ): Promise<Inspection> {
   const { proto } = model;
   const graph = new Graph(inlineFunctions(proto));
-  const ops: Record<string, number> = {};
+  const ops = new Map<string, number>();
   let nodes = 0;
   for (const { graph: body } of graph.scopes) {
     for (const node of body.node) {
       const op = opName(node);
-      ops[op] = (ops[op] ?? 0) + 1;
+      ops.set(op, (ops.get(op) ?? 0) + 1);
       nodes++;
     }
   }
@@ -78,7 +78,7 @@ export async function inspectModel(
     ),
     inputs: modelInputs(proto),
     outputs: modelOutputs(proto),
-    ops,
+    ops: Object.fromEntries(ops),
     nodes,
     functions: proto.functions?.length ?? 0,
     tensors,
@@ -98,12 +98,13 @@ async function summarize(
 ): Promise<LinearLayerSummary> {
   const { name, op, weight, skip, isHead } = layer;
   if (!weight) return { name, op, skip, isHead };
-  const readable = readWeights && !/quantized storage|complex|empty/.test(skip ?? '');
+  const { dtype, place } = tensorInfo(weight.view.tensor);
+  const readable = readWeights && place !== 'empty' && /^(b?float|u?int)/.test(dtype);
   return {
     name,
     op,
     shape: [weight.rows, weight.cols],
-    dtype: tensorInfo(weight.view.tensor).dtype,
+    dtype,
     ...(readable && {
       zeros: countZeros(await readMatrix(model, weight)) / (weight.rows * weight.cols),
     }),

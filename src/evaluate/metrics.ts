@@ -102,27 +102,23 @@ class LanguageModel implements TaskMetric {
 
   add(outputs: Record<string, TensorData>, batch: Batch): void {
     const logits = prediction(outputs, this.names);
-    const [rows, length, vocabulary] = logits.dims;
-    const ids = Object.values(batch.feeds).find(
-      (t) =>
-        t.dims.length === 2 && /int/.test(t.dtype) && t.dims[0] === rows && t.dims[1] === length,
-    );
-    if (logits.dims.length !== 3 || !ids) {
-      throw dataError(
-        'The model is not a language model: its output does not pair with its input tokens.',
-        {
-          expected: 'ids [batch, sequence] in, logits [batch, sequence, vocabulary] out',
-          got: `[${logits.dims.join(', ')}]`,
-          hint: 'Choose another --task.',
-        },
-      );
-    }
+    const [, length, vocabulary] = logits.dims;
     const values = toFloats(logits);
     for (let b = 0; b < batch.size; b++) {
-      const valid = batch.tokens?.[b] ?? length;
-      for (let t = 1; t < valid; t++) {
+      const ids = batch.labels[b];
+      if (logits.dims.length !== 3 || typeof ids !== 'object' || ids.data.length > length) {
+        throw dataError(
+          'The model is not a language model: its output does not pair with its input tokens.',
+          {
+            expected: 'ids [batch, sequence] in, logits [batch, sequence, vocabulary] out',
+            got: `[${logits.dims.join(', ')}]`,
+            hint: 'Choose another --task.',
+          },
+        );
+      }
+      for (let t = 1; t < ids.data.length; t++) {
         const at = (b * length + t - 1) * vocabulary;
-        const next = Number(ids.data[b * length + t]);
+        const next = Number(ids.data[t]);
         if (!(next >= 0 && next < vocabulary)) {
           throw dataError('A token is out of the vocabulary.', {
             expected: `0 to ${vocabulary - 1}`,
@@ -215,10 +211,10 @@ export function toFloats({ dtype, data }: TensorData): Float32Array | Float64Arr
 function rankOf(row: Float32Array | Float64Array, index: number): number {
   let rank = 0;
   for (let j = 0; j < row.length; j++) {
-    if (row[j] > row[index] || (row[j] === row[index] && j < index)) rank++;
+    // Turned around for NaN, which compares false with everything: a row with one is never right.
+    if (!(row[j] <= row[index]) || (row[j] === row[index] && j < index)) rank++;
   }
-  // NaN compares false with everything: such a row is never right.
-  return Number.isNaN(row[index]) ? row.length : rank;
+  return rank;
 }
 
 /** Natural logs of the probabilities that a row of scores stands for; rows that are probabilities already are taken as such. */

@@ -140,7 +140,7 @@ export class Constants {
       case 'Transpose': {
         const perm =
           intsAttribute(node, 'perm') ?? from.axes.map((_, i) => from.axes.length - 1 - i);
-        if (perm.length !== from.axes.length)
+        if (perm.length !== from.axes.length || perm.some((i) => !from.axes[i]))
           return { reason: 'read through a Transpose that does not fit it' };
         return { ...from, axes: perm.map((i) => from.axes[i]) };
       }
@@ -234,7 +234,7 @@ function contiguous(shape: readonly number[]): Axis[] {
 /** The axes under a new shape; undefined where they are not in storage order and more than 1-axes moved. */
 function reshape(axes: Axis[], shape: number[]): Axis[] | undefined {
   const total = axes.reduce((n, a) => n * a.size, 1);
-  if (shape.reduce((a, b) => a * b, 1) !== total) return undefined;
+  if (shape.some((d) => d < 0) || shape.reduce((a, b) => a * b, 1) !== total) return undefined;
   const real = axes.filter((a) => a.size !== 1);
   const inOrder = real.every(
     (a, i) => a.stride === real.slice(i + 1).reduce((n, b) => n * b.size, 1),

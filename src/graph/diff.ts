@@ -1,11 +1,13 @@
 import {
   type AttributeProto,
+  decode,
+  type FunctionProto,
   type GraphProto,
   type Model,
   type ModelProto,
   type NodeProto,
   readTensorBytes,
-  readTensorFloat32,
+  type TensorInfo,
   type TensorProto,
   tensorInfo,
 } from '../onnx/index.js';
@@ -63,24 +65,39 @@ function diffFields(a: ModelProto, b: ModelProto): Difference[] {
   const [p, q] = [metadata(a), metadata(b)];
   for (const key of new Set([...p.keys(), ...q.keys()]))
     compare('metadata', key, p.get(key), q.get(key));
+  const [f, g] = [functions(a), functions(b)];
+  for (const key of new Set([...f.keys(), ...g.keys()]))
+    compare('interface', `function ${key}`, f.get(key), g.get(key));
   return found;
 }
 
-const opsets = (m: ModelProto) =>
+const opsets = (m: ModelProto | FunctionProto) =>
   m.opsetImport.map((o) => `${o.domain || 'ai.onnx'} ${o.version}`).sort();
 const metadata = (m: ModelProto) =>
   new Map((m.metadataProps ?? []).map((p) => [p.key ?? '', p.value ?? '']));
+const functionName = ({ domain, name, overload }: FunctionProto): string =>
+  [domain, name, overload].filter(Boolean).join('.');
+const functions = (m: ModelProto) =>
+  new Map(
+    (m.functions ?? []).map((f) => [
+      functionName(f),
+      [f.input, f.output, f.attribute, f.attributeProto?.map(attributeText), opsets(f)],
+    ]),
+  );
 const text = (value: unknown): string =>
   value === undefined
     ? 'none'
     : typeof value === 'string'
       ? value
-      : JSON.stringify(value, (_, v) => (typeof v === 'bigint' ? String(v) : v));
+      : JSON.stringify(value, (_, v) => (isExact(v) ? v : String(v)));
+/** Whether JSON shows a value as it is: not so big integers, NaN and infinities. */
+const isExact = (value: unknown): boolean =>
+  typeof value === 'number' ? Number.isFinite(value) : typeof value !== 'bigint';
 
 function contents({ graph, functions = [] }: ModelProto): Contents {
   const all: Contents = { nodes: new Map(), tensors: new Map() };
   if (graph) collectGraph(graph, '', all);
-  for (const f of functions) collectNodes(f.node, `${f.domain}.${f.name}/`, all);
+  for (const f of functions) collectNodes(f.node, `${functionName(f)}/`, all);
   return all;
 }
 
@@ -140,24 +157,18 @@ function diffNode(a: NodeProto, b: NodeProto): string | undefined {
   return undefined;
 }
 
-/** Attribute values as text; graphs and tensors are compared on their own. */
 const attributes = (node: NodeProto): Map<string, string> =>
-  new Map(
-    node.attribute.map(({ name, f, i, s, floats, ints, strings, refAttrName }) => [
-      name ?? '',
-      text(
-        [
-          f,
-          i,
-          s && Buffer.from(s).toString('latin1'),
-          floats,
-          ints,
-          strings?.map((x) => Buffer.from(x).toString('latin1')),
-          refAttrName,
-        ].filter((v) => v !== undefined),
-      ),
-    ]),
+  new Map(node.attribute.map((a) => [a.name ?? '', attributeText(a)]));
+
+/** A value as text; of bodies only what they take and give: their nodes and tensors are compared on their own. */
+function attributeText({ f, i, s, floats, ints, strings, refAttrName, tp, ...a }: AttributeProto) {
+  const latin1 = (bytes: Uint8Array) => Buffer.from(bytes).toString('latin1');
+  const bodies = (a.g ? [a.g, ...(a.graphs ?? [])] : (a.graphs ?? [])).map(({ input, output }) =>
+    [input, output].map((values) => values.map(({ name }) => name)),
   );
+  const all = [f, i, s && latin1(s), floats, ints, strings?.map(latin1), refAttrName, tp];
+  return text([...all, ...bodies].filter((value) => value !== undefined));
+}
 
 async function diffTensors(
   a: Model,
@@ -173,41 +184,40 @@ async function diffTensors(
     const kinds = [p, q].map(({ dtype, shape }) => `${dtype}[${shape.join(', ')}]`);
     if (kinds[0] !== kinds[1]) {
       found.push({ kind: 'tensor', where, detail: `${kinds[0]} -> ${kinds[1]}` });
-    } else if (p.dtype === 'string' || p.dtype === 'unknown') {
+    } else if (p.dtype === 'string') {
       if (text(x.stringData) !== text(y.stringData))
         found.push({ kind: 'tensor', where, detail: 'values differ' });
-    } else if (p.place !== 'empty' || q.place !== 'empty') {
+    } else if ((p.place === 'empty') !== (q.place === 'empty')) {
+      const detail = p.place === 'empty' ? 'no values -> values' : 'values -> no values';
+      found.push({ kind: 'tensor', where, detail });
+    } else if (p.place !== 'empty') {
       const [s, t] = [await readTensorBytes(a, x), await readTensorBytes(b, y)];
-      if (Buffer.compare(s, t) !== 0)
-        found.push(await valueDifference(a, x, b, y, where, kinds[0]));
+      if (Buffer.compare(s, t) !== 0) {
+        found.push({ kind: 'tensor', where, ...valueDifference(s, t, p, kinds[0]) });
+      }
     }
   }
   return found;
 }
 
-async function valueDifference(
-  a: Model,
-  x: TensorProto,
-  b: Model,
-  y: TensorProto,
-  where: string,
+function valueDifference(
+  one: Uint8Array,
+  other: Uint8Array,
+  { dtype, elements }: TensorInfo,
   kind: string,
-): Promise<Difference> {
-  if (tensorInfo(x).dtype.startsWith('complex'))
-    return { kind: 'tensor', where, detail: `${kind}: values differ` };
-  const [s, t] = [await readTensorFloat32(a, x), await readTensorFloat32(b, y)];
+): Pick<Difference, 'detail' | 'values'> {
+  if (dtype === 'unknown' || dtype.startsWith('complex'))
+    return { detail: `${kind}: values differ` };
+  const [s, t] = [decode(one, dtype, elements), decode(other, dtype, elements)];
   let changed = 0;
   let largest = 0;
-  for (let i = 0; i < s.length; i++) {
+  for (let i = 0; i < elements; i++) {
     if (Object.is(s[i], t[i])) continue;
     changed++;
-    const distance = Math.abs(s[i] - t[i]);
-    if (distance > largest) largest = distance;
+    largest = Math.max(largest, Math.abs(Number(s[i]) - Number(t[i])));
   }
   return {
-    kind: 'tensor',
-    where,
-    detail: `${kind}: ${changed} of ${s.length} values differ, by at most ${Number(largest.toPrecision(3))}`,
-    values: { changed, elements: s.length, largest },
+    detail: `${kind}: ${changed} of ${elements} values differ, by at most ${Number(largest.toPrecision(3))}`,
+    values: { changed, elements, largest },
   };
 }

@@ -1,13 +1,13 @@
 import { type NodeProto, tensorInfo } from '../onnx/index.js';
 import { Constants, type ConstantView, isView } from './constants.js';
 import type { Graph, Scope } from './graph.js';
-import { floatAttribute, intAttribute, intsAttribute, opName } from './nodes.js';
+import { floatAttribute, intAttribute, opName } from './nodes.js';
 import type { WeightMatrix } from './weight-matrix.js';
 
 /** Where a linear layer's input features lie in the activation that feeds it. */
 export type FeatureLayout =
-  /** Features run along one axis; negative counts from the end. Every other axis is a sample. */
-  | { kind: 'axis'; axis: number }
+  /** Features run along the last axis, or the last but one. Every other axis is a sample. */
+  | { kind: 'axis'; axis: -1 | -2 }
   /** Features are the patches that a convolution sees; every output position is a sample. */
   | { kind: 'patches'; node: NodeProto; kernel: number[]; channels: number };
 
@@ -103,7 +103,7 @@ function describe(
     isHead: false,
   });
 
-  const refusal = unsupported[op];
+  const refusal = Object.hasOwn(unsupported, op) ? unsupported[op] : undefined;
   if (refusal) return refusal.weights.some(traceInput) ? skipped(refusal.reason) : undefined;
 
   const form = linearForm(op, node, (i) => isView(traceInput(i)));
@@ -144,7 +144,7 @@ interface LinearForm {
   weight: number;
   activation: number;
   transposed: boolean;
-  featureAxis: number;
+  featureAxis: -1 | -2;
   alpha: number;
   kernel?: true;
 }
@@ -155,51 +155,31 @@ function linearForm(
   isConstant: (input: number) => boolean,
 ): LinearForm | undefined {
   const flag = (name: string) => intAttribute(node, name, 0) !== 0;
-  const right = { weight: 1, activation: 0, alpha: 1, transposed: false, featureAxis: -1 };
+  const plain = { weight: 1, activation: 0, alpha: 1, transposed: false, featureAxis: -1 } as const;
   switch (op) {
-    case 'MatMul':
-      if (isConstant(1) || !isConstant(0)) return right;
-      return { weight: 0, activation: 1, alpha: 1, transposed: true, featureAxis: -2 };
-    case 'com.microsoft.FusedMatMul': {
+    case 'com.microsoft.FusedMatMul':
       if (flag('transBatchA') || flag('transBatchB')) return undefined;
-      const alpha = floatAttribute(node, 'alpha', 1);
-      if (isConstant(1) || !isConstant(0)) {
-        return {
-          ...right,
-          alpha,
-          transposed: flag('transB'),
-          featureAxis: flag('transA') ? -2 : -1,
-        };
-      }
-      return {
-        weight: 0,
-        activation: 1,
-        alpha,
-        transposed: !flag('transA'),
-        featureAxis: flag('transB') ? -1 : -2,
-      };
-    }
+      return product();
+    case 'MatMul':
     case 'Gemm':
-    case 'com.microsoft.FusedGemm': {
-      const alpha = floatAttribute(node, 'alpha', 1);
-      if (isConstant(1) || !isConstant(0)) {
-        return { ...right, alpha, transposed: flag('transB'), featureAxis: flag('transA') ? 0 : 1 };
-      }
-      return {
-        weight: 0,
-        activation: 1,
-        alpha,
-        transposed: !flag('transA'),
-        featureAxis: flag('transB') ? 1 : 0,
-      };
-    }
+    case 'com.microsoft.FusedGemm':
+      return product();
     case 'com.microsoft.Attention':
-      return right;
+      return plain;
     case 'Conv':
     case 'com.microsoft.FusedConv':
-      return { ...right, kernel: true };
+      return { ...plain, kernel: true };
     default:
       return undefined;
+  }
+
+  /** alpha·A'·B', either of them transposed by a flag, with the constant on whichever side it is. */
+  function product(): LinearForm {
+    const alpha = floatAttribute(node, 'alpha', 1);
+    const [transA, transB] = [flag('transA'), flag('transB')];
+    return isConstant(1) || !isConstant(0)
+      ? { weight: 1, activation: 0, alpha, transposed: transB, featureAxis: transA ? -2 : -1 }
+      : { weight: 0, activation: 1, alpha, transposed: !transA, featureAxis: transB ? -1 : -2 };
   }
 }
 
@@ -211,10 +191,9 @@ function convolution(found: Found, node: NodeProto, view: ConstantView): Found {
   if (groups < 1 || outAxis.size % groups)
     return { ...found, skip: 'groups do not divide the output channels' };
   found.weight = { view, rows: outAxis.size, cols, outAxes: [outAxis], inAxes, groups };
-  const channels = inAxes[0].size * groups;
-  const kernel = intsAttribute(node, 'kernel_shape') ?? inAxes.slice(1).map((a) => a.size);
-  found.layout = { kind: 'patches', node, kernel, channels };
-  if (groups > 1 && inAxes[0].size === 1)
+  const [channels, ...kernel] = inAxes.map((a) => a.size);
+  found.layout = { kind: 'patches', node, kernel, channels: channels * groups };
+  if (groups > 1 && channels === 1)
     return { ...found, skip: 'depthwise convolution: too few weights a row' };
   return { ...found, skip: storageProblem(found.weight) };
 }

@@ -85,14 +85,14 @@ export function extractPart(
   const nodes: NodeProto[] = [];
   for (const node of topologicalOrder(source).reverse()) {
     if (!node.output.some((name) => live.has(name) && !given.has(name))) continue;
-    nodes.unshift(node);
+    nodes.push(node);
     for (const name of dependencies(node)) live.add(name);
   }
   const initializer = source.initializer.filter((t) => live.has(t.name ?? ''));
   const stored = new Set(initializer.map((t) => t.name));
   const graph: GraphProto = {
     name: source.name || 'part',
-    node: nodes,
+    node: nodes.reverse(),
     valueInfo: [],
     initializer,
     sparseInitializer: (source.sparseInitializer ?? []).filter((s) =>

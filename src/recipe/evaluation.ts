@@ -78,7 +78,7 @@ export async function evaluate(request: EvaluationRequest): Promise<EvaluationRe
     const original = await readModel(request.against);
     const comparison = await compareModels(
       { model: original, size: await measureSize(original) },
-      request.model,
+      model,
       {
         data: { dataset, indices: chosen },
         task,

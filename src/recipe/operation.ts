@@ -123,13 +123,13 @@ export async function operate<S extends z.ZodObject>(
     progress,
   });
   const calibrationSha256 = calibData && (await hashFiles(calibData.files));
-  const made = provenance({
+  const origin = provenance({
     command: `${method.name} ${JSON.stringify(parameters)}`,
     inputSha256,
     calibrationSha256,
     seed,
   });
-  if (request.withProvenance ?? true) stamp(model, made);
+  if (request.withProvenance ?? true) stamp(model, origin);
 
   let comparison: Comparison | undefined;
   let checked: GateResult[] = [];
@@ -139,8 +139,8 @@ export async function operate<S extends z.ZodObject>(
     externalData: request.externalData ?? (model.sizeBytes > MAX_MODEL_BYTES || undefined),
     check: async (staged) => {
       progress('verify', 0, 1);
-      await verifyWritten(model, staged);
-      comparison = await compareModels({ model, size }, staged, {
+      const made = await verifyWritten(model, staged);
+      comparison = await compareModels({ model, size }, made, {
         ...comparisonData(evalData, calibration, request.task),
         threads,
         seed,
@@ -171,7 +171,7 @@ export async function operate<S extends z.ZodObject>(
     notes: surgery.notes,
     comparison,
     gates: checked,
-    provenance: made,
+    provenance: origin,
     seconds: since(start),
   };
 }

@@ -10,9 +10,10 @@ import {
 
 /**
  * Reads a written model back and compares it, tensor by tensor, with what it should be.
+ * @returns the model as written
  * @throws {ResectError} exit 3
  */
-export async function verifyWritten(intended: Model, path: string): Promise<void> {
+export async function verifyWritten(intended: Model, path: string): Promise<Model> {
   const written = await readModel(path);
   const expected = [...allTensors(intended.proto)].map(({ tensor }) => tensor);
   const actual = [...allTensors(written.proto)].map(({ tensor }) => tensor);
@@ -28,6 +29,7 @@ export async function verifyWritten(intended: Model, path: string): Promise<void
       );
     }
   }
+  return written;
 }
 
 async function sameTensor(

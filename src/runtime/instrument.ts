@@ -1,11 +1,12 @@
+import { modelError } from '../errors.js';
 import { type Scope, scopePath } from '../graph/graph.js';
 import type { FeatureLayout } from '../graph/linear-layers.js';
-import { attribute, intsAttribute, subgraphs } from '../graph/nodes.js';
+import { attribute, intsAttribute, opName, subgraphs } from '../graph/nodes.js';
 import {
   type AttributeProto,
   AttributeType,
+  type DType,
   dtypeCode,
-  dtypeOf,
   type GraphProto,
   type ModelProto,
   makeTensor,
@@ -13,6 +14,9 @@ import {
   type TensorProto,
 } from '../onnx/index.js';
 import type { Feeds } from './session.js';
+
+/** Elements of the kernel that cuts patches: taps squared for each channel. */
+const largestTapKernel = 2 ** 26;
 
 /** An activation whose statistics are wanted. */
 export interface Probe {
@@ -49,33 +53,33 @@ export const validInput = 'resect/valid';
 /**
  * A copy of `model` that also puts out the reductions of each probe: only per-feature sums, Gram
  * matrices and a few picked rows leave the graph, never whole activations. Tensors are shared with
- * the original. The model's own outputs are kept when `keepOutputs` names them.
+ * the original. The model's own outputs are dropped.
  *
  * @param padded probes of which only the rows listed in `validInput` count.
+ * @throws {ResectError} exit 5 for a convolution whose kernel is too large.
  */
 export function instrument(
   model: ModelProto,
   probes: readonly Probe[],
-  options: { keepOutputs?: readonly string[]; padded?: ReadonlySet<Probe> } = {},
+  { padded }: { padded?: ReadonlySet<Probe> } = {},
 ): ModelProto {
   if (!model.graph) throw new Error('a model without graph cannot be instrumented');
   const graph = copyGraph(model.graph);
   const bodies = new Map<string, Body[]>([['', [{ graph }]]]);
   indexBodies(graph, '', [{ graph }], bodies);
   const opset = defaultOpset(model);
-  graph.output = (options.keepOutputs ?? []).map((name) => ({ name }));
+  graph.output = [];
   graph.input = [...graph.input, { name: pickInput, type: tensorType(dtypeCode('float32')) }];
-  if (options.padded?.size)
-    graph.input.push({ name: validInput, type: tensorType(dtypeCode('int64')) });
+  if (padded?.size) graph.input.push({ name: validInput, type: tensorType(dtypeCode('int64')) });
   for (const [i, probe] of probes.entries()) {
     const chain = bodies.get(probe.scope.path);
     if (!chain) throw new Error(`no body at ${probe.scope.path}`);
-    addReductions(chain, probe, `resect/${i}`, opset, options.padded?.has(probe) ?? false);
+    addReductions(chain, probe, `resect/${i}`, opset, padded?.has(probe) ?? false);
   }
   return { ...model, irVersion: Math.max(Number(model.irVersion ?? 4), 4), graph };
 }
 
-/** Reads the outputs that `instrument` added for the probe at position `i`; undefined when it was not executed. */
+/** Reads the outputs that `instrument` added for the probe at position `i`; undefined when it was not executed, or saw nothing. */
 export function readReduction(outputs: Feeds, i: number): Reduction | undefined {
   const tokens = Number((outputs[`resect/${i}/shape`].data as BigInt64Array)[0] ?? 0);
   if (tokens === 0) return undefined;
@@ -109,7 +113,7 @@ function addReductions(
   padded: boolean,
 ): void {
   const { graph } = chain[chain.length - 1];
-  const nodes: NodeProto[] = [];
+  const body = emptyGraph();
   let serial = 0;
   const emit = (
     opType: string,
@@ -117,17 +121,10 @@ function addReductions(
     attributes: AttributeProto[] = [],
     output = `${prefix}/${serial++}`,
   ) => {
-    nodes.push({
-      name: `${output}:${opType}`,
-      opType,
-      input,
-      output: [output],
-      attribute: attributes,
-    });
+    body.node.push(makeNode(opType, input, output, attributes));
     return output;
   };
-  const constant = (tensor: TensorProto) =>
-    emit('Constant', [], [{ name: 'value', type: AttributeType.tensor, t: tensor }]);
+  const constant = (t: TensorProto) => emit('Constant', [], [tensor('value', t)]);
   const reshape = (x: string, shape: number[]) =>
     emit('Reshape', [x, constant(int64Tensor(shape))]);
   const cast = (x: string, to: number, output?: string) =>
@@ -151,26 +148,63 @@ function addReductions(
   sumRows(emit('Mul', [centred, centred]), `${prefix}/centred`);
   const position = emit('Mul', [pickInput, count]);
   emit('Gather', [rows, cast(position, dtypeCode('int64'))], [int('axis', 0)], `${prefix}/rows`);
-  const outputs: [string, number][] = [
-    [shape, dtypeCode('int64')],
-    [sum, dtypeCode('float32')],
-    [`${prefix}/centred`, dtypeCode('float32')],
-    [`${prefix}/rows`, dtypeCode('float32')],
+  const { features: width } = probe;
+  const outputs: Exposed[] = [
+    { name: shape, dtype: 'int64', dims: [2] },
+    { name: sum, dtype: 'float32', dims: [width] },
+    { name: `${prefix}/centred`, dtype: 'float32', dims: [width] },
+    { name: `${prefix}/rows`, dtype: 'float32' },
   ];
   if (probe.gram) {
-    const width = probe.features / probe.groups;
+    const own = width / probe.groups;
     const grouped = emit(
       'Transpose',
-      [reshape(rows, [-1, probe.groups, width])],
+      [reshape(rows, [-1, probe.groups, own])],
       [ints('perm', [1, 0, 2])],
     );
     const turned = emit('Transpose', [grouped], [ints('perm', [0, 2, 1])]);
-    emit('MatMul', [turned, grouped], [], `${prefix}/gram`);
-    outputs.push([`${prefix}/gram`, dtypeCode('float32')]);
+    const gram = emit('MatMul', [turned, grouped], [], `${prefix}/gram`);
+    outputs.push({ name: gram, dtype: 'float32', dims: [probe.groups, own, own] });
   }
-  graph.node = [...graph.node, ...nodes];
-  for (const [name, elemType] of outputs) expose(chain, name, elemType);
+  // A detector may find nothing, and some kernels of the runtime divide by the number of rows.
+  const [size, any] = [`${prefix}/size`, `${prefix}/any`];
+  const owner: NodeProto = {
+    ...makeNode('If', [any], prefix, [
+      branch('then_branch', body),
+      branch('else_branch', emptyGraph()),
+    ]),
+    output: [],
+  };
+  graph.node = [
+    ...graph.node,
+    makeNode('Size', [probe.value], size),
+    makeNode('Cast', [size], any, [int('to', dtypeCode('bool'))]),
+    owner,
+  ];
+  for (const output of outputs) expose([...chain, { graph: body, owner }], output);
 }
+
+const makeNode = (
+  opType: string,
+  input: string[],
+  output: string,
+  attribute: AttributeProto[] = [],
+): NodeProto => ({ name: `${output}:${opType}`, opType, input, output: [output], attribute });
+
+const emptyGraph = (): GraphProto => ({
+  name: 'reductions',
+  node: [],
+  initializer: [],
+  input: [],
+  output: [],
+  valueInfo: [],
+});
+
+const branch = (name: string, g: GraphProto): AttributeProto => ({
+  name,
+  type: AttributeType.graph,
+  g,
+});
 
 interface Builder {
   emit(opType: string, input: string[], attributes?: AttributeProto[]): string;
@@ -182,15 +216,28 @@ interface Builder {
 function features(probe: Probe, x: string, { emit, constant, reshape }: Builder): string {
   const { layout, features: width } = probe;
   if (layout.kind === 'axis') {
-    // The rank may be unknown: a negative axis is moved by an ellipsis, axis 0 is Gemm's and so of rank 2.
-    if (layout.axis === -2) x = emit('Einsum', [x], [string('equation', '...ij->...ji')]);
-    if (layout.axis === 0) x = emit('Transpose', [x], [ints('perm', [1, 0])]);
+    if (layout.axis === -2) {
+      // Of unknown rank: made one of matrices [width, n] before each is turned.
+      const n = emit('Gather', [emit('Shape', [x]), constant(int64Tensor([-1]))]);
+      const matrices = emit('Concat', [constant(int64Tensor([-1, width])), n], [int('axis', 0)]);
+      x = emit('Transpose', [emit('Reshape', [x, matrices])], [ints('perm', [0, 2, 1])]);
+    }
     return reshape(x, [-1, width]);
   }
   // Patches are a depthwise convolution with one kernel per tap, so that the runtime's own
   // strides, dilations and padding apply. Order: channel, then tap, as in a flattened weight.
   const taps = layout.kernel.reduce((a, b) => a * b, 1);
   if (!isPointwise(layout.node, taps)) {
+    if (layout.channels * taps * taps > largestTapKernel) {
+      throw modelError(
+        'The kernel of a convolution is too large to take statistics of what it sees.',
+        {
+          where: `node ${layout.node.name || opName(layout.node)}`,
+          got: `${layout.channels} channels, kernel [${layout.kernel.join(', ')}]`,
+          hint: 'Leave the layer out with --exclude, or choose a method that needs no data.',
+        },
+      );
+    }
     const kernel = constant(tapKernel(layout.channels, layout.kernel));
     const geometry = ['auto_pad', 'dilations', 'pads', 'strides'].flatMap(
       (name) => attribute(layout.node, name) ?? [],
@@ -221,34 +268,56 @@ function tapKernel(channels: number, kernel: number[]): TensorProto {
   });
 }
 
-/** Hands a value of the innermost body up to the main graph; branches not taken put out an empty tensor. */
-function expose(chain: Body[], name: string, elemType: number): void {
+/** A value for the main graph to put out. */
+interface Exposed {
+  name: string;
+  dtype: DType;
+  /** Its shape, where every run has the same. */
+  dims?: number[];
+}
+
+/** Hands a value of the innermost body up to the main graph; branches not taken put out zeros. */
+function expose(chain: Body[], value: Exposed): void {
+  const { name } = value;
+  const type = tensorType(dtypeCode(value.dtype));
   for (let depth = chain.length - 1; depth >= 0; depth--) {
     const { graph, owner } = chain[depth];
-    graph.output = [...graph.output, { name, type: tensorType(elemType) }];
+    graph.output = [...graph.output, { name, type }];
     if (!owner) return;
     for (const { graph: other } of subgraphs(owner)) {
       if (other === graph) continue;
-      const empty = makeTensor({
-        name: '',
-        dtype: dtypeOf(elemType),
-        shape: [0],
-        bytes: new Uint8Array(0),
-      });
-      other.node = [
-        ...other.node,
-        {
-          opType: 'Constant',
-          name: `${name}/absent`,
-          input: [],
-          output: [`${name}/absent`],
-          attribute: [{ name: 'value', type: AttributeType.tensor, t: empty }],
-        },
-      ];
-      other.output = [...other.output, { name: `${name}/absent`, type: tensorType(elemType) }];
+      other.node = [...other.node, ...zeros(`${name}/absent`, value)];
+      other.output = [...other.output, { name: `${name}/absent`, type }];
     }
     owner.output = [...owner.output, name];
   }
+}
+
+/**
+ * Nodes that put out zeros. Of the same shape as the value they stand for, because up to opset 10
+ * branches must agree; made from an input, so that the runtime does not compute and keep them.
+ */
+function zeros(name: string, { dtype, dims }: Exposed): NodeProto[] {
+  const part = (of: string) => `${name}/${of}`;
+  const constant = (of: string, values: number[]) =>
+    makeNode('Constant', [], part(of), [tensor('value', int64Tensor(values))]);
+  return [
+    constant('first', [0]),
+    makeNode('Gather', [pickInput, part('first')], part('pick')),
+    makeNode('Sub', [part('pick'), part('pick')], part('zero')),
+    ...(dims
+      ? [
+          constant(
+            'ones',
+            dims.map(() => 1),
+          ),
+          makeNode('Reshape', [part('zero'), part('ones')], part('corner')),
+          constant('dims', dims),
+          makeNode('Tile', [part('corner'), part('dims')], part('zeros')),
+        ]
+      : []),
+    makeNode('Cast', [part(dims ? 'zeros' : 'zero')], name, [int('to', dtypeCode(dtype))]),
+  ];
 }
 
 /** Copies graphs, nodes and attributes, at every depth; tensors are shared. */
@@ -287,10 +356,10 @@ const ints = (name: string, values: number[]): AttributeProto => ({
   type: AttributeType.ints,
   ints: values,
 });
-const string = (name: string, s: string): AttributeProto => ({
+const tensor = (name: string, t: TensorProto): AttributeProto => ({
   name,
-  type: AttributeType.string,
-  s: new TextEncoder().encode(s),
+  type: AttributeType.tensor,
+  t,
 });
 const tensorType = (elemType: number) => ({ tensorType: { elemType } });
 

@@ -9,18 +9,17 @@ export interface Latency {
 
 /** Counted runs of each model, within this many seconds for all, but at least so many. */
 const most = 31;
-const least = 5;
+const least = 3;
 const patience = 0.6;
 
 /**
- * Times models on the same feeds, in turn (A B A B …), so that a drift of the machine's speed hits
+ * Times warm models (each has run before) on the same feeds, in turn (A B A B …), so that a drift of the machine's speed hits
  * all alike. One result per model, in their order.
  */
 export async function measureLatency(
   sessions: readonly Session[],
   feeds: Feeds,
 ): Promise<Latency[]> {
-  for (const session of sessions) await session.run(feeds);
   const times: number[][] = sessions.map(() => []);
   const end = performance.now() + patience * 1000;
   for (let i = 0; i < most && (i < least || performance.now() < end); i++) {

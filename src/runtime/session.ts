@@ -7,8 +7,6 @@ export interface SessionOptions {
   threads?: number;
   /** Folder that external data locations of a model given as bytes are relative to. */
   folder?: string;
-  /** Graph optimisation; on unless node names must survive. */
-  optimize?: boolean;
 }
 
 export type Feeds = Record<string, TensorData>;
@@ -56,7 +54,7 @@ export class Session {
     const config: Ort.InferenceSession.SessionOptions = {
       intraOpNumThreads: options.threads ?? 0,
       interOpNumThreads: 1,
-      graphOptimizationLevel: options.optimize === false ? 'disabled' : 'all',
+      graphOptimizationLevel: 'all',
       logSeverityLevel: 4,
       extra: {
         session: {
@@ -83,10 +81,13 @@ export class Session {
 
   /**
    * Runs the model once.
-   * @param outputs names to fetch; default all.
+   * @param outputs names to fetch; default all tensors.
    * @throws {ResectError} exit 6 when the feeds do not fit, 5 when the model fails on them.
    */
-  async run(feeds: Feeds, outputs?: readonly string[]): Promise<Feeds> {
+  async run(
+    feeds: Feeds,
+    outputs: readonly string[] = this.outputs.map(({ name }) => name),
+  ): Promise<Feeds> {
     const tensors: Record<string, Ort.Tensor> = {};
     for (const { name } of this.inputs) {
       const value = feeds[name];
@@ -94,9 +95,8 @@ export class Session {
     }
     let results: Ort.InferenceSession.OnnxValueMapType;
     try {
-      results = await (outputs
-        ? this.#session.run(tensors, [...outputs])
-        : this.#session.run(tensors));
+      // Named, because the runtime fails on outputs that are no tensors (a classifier's ZipMap).
+      results = await this.#session.run(tensors, [...outputs]);
     } catch (cause) {
       const got = reason(cause);
       const misfit =

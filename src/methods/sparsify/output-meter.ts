@@ -40,8 +40,7 @@ export class OutputMeter {
   ): Promise<OutputMeter | undefined> {
     if (!samples || !statistics || !algebra) return undefined;
     const tokens = samples.length / cols;
-    const byChannel = transpose(samples, tokens, cols);
-    const gram = await algebra.timesTransposed(byChannel, byChannel, tokens);
+    const gram = await gramOf(samples, cols, algebra);
     const perToken = statistics.samples / statistics.tokens;
     const mean = Float64Array.from(statistics.sum, (s) => s * perToken);
     const meter = new OutputMeter(gram, cols, algebra, mean, tokens);
@@ -74,6 +73,23 @@ export class OutputMeter {
       mean: Math.sqrt((mean * this.#tokens) / this.#output),
     };
   }
+}
+
+/** Layers that read the same activation have the same samples. */
+const grams = new WeakMap<Float32Array, Float32Array>();
+
+async function gramOf(
+  samples: Float32Array,
+  cols: number,
+  algebra: LinearAlgebra,
+): Promise<Float32Array> {
+  const known = grams.get(samples);
+  if (known) return known;
+  const tokens = samples.length / cols;
+  const byChannel = transpose(samples, tokens, cols);
+  const gram = await algebra.timesTransposed(byChannel, byChannel, tokens);
+  grams.set(samples, gram);
+  return gram;
 }
 
 function innerProduct(a: Float32Array, b: Float32Array): number {

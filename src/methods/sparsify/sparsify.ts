@@ -119,7 +119,7 @@ export async function sparsifyModel(
       )),
     );
   notes.push(
-    'unstructured zeros make a model smaller to compress and ship, not faster: the CPU kernels of ONNX Runtime multiply by them',
+    'zeros make a model smaller to compress and ship, not faster: the CPU kernels of ONNX Runtime multiply by them. In float32, --store sparse makes the file itself smaller above 67 % zeros',
   );
   return { layers, changedTensors: [...model.edits.keys()].map((t) => t.name ?? ''), notes };
 }
