@@ -89,12 +89,11 @@ async function compareSessions(
   const on: EvaluationData = data
     ? { kind: 'data', ...data }
     : { kind: 'random', runs: randomRuns, seed };
-  const { metrics, fidelity, samples } = await evaluateModels(sessions, on, {
+  const { metrics, fidelity, samples, latency } = await evaluateModels(sessions, on, {
     task: data ? task : 'none',
     progress: (done, total) => progress('evaluate', done, total),
   });
-  progress('time', 0, 1);
-  const [before, after] = await measureLatency(sessions, feeds);
+  const [before, after] = latency ?? (await measureLatency(sessions, feeds));
   return {
     on: {
       kind: labelled ? 'labelled' : data ? 'unlabelled' : 'random',

@@ -6,6 +6,7 @@ import {
   randomFeeds,
   type Task,
 } from '../data/index.js';
+import { type Latency, quartiles } from '../runtime/latency.js';
 import type { Session } from '../runtime/session.js';
 import { Fidelity } from './fidelity.js';
 import { type Metrics, taskMetric } from './metrics.js';
@@ -21,12 +22,17 @@ export interface ModelMetrics {
   metrics: Metrics[];
   /** Fidelity of each model after the first to the first. */
   fidelity: Metrics[];
+  /** Of each model, where examples were run one at a time and often enough. */
+  latency?: Latency[];
   samples: number;
 }
 
 /** Examples run at once: as many as have this many input values together. */
 const batchValues = 2 ** 18;
 const largestBatch = 32;
+
+/** Runs that say enough of a model's latency; with fewer it is timed on its own. */
+const timedRuns = 5;
 
 export interface EvaluateOptions {
   task: Task;
@@ -51,11 +57,14 @@ export async function evaluateModels(
   const fidelities = sessions.slice(1).map(() => new Fidelity(outputs, classes));
 
   const total = data.kind === 'data' ? data.indices.length : data.runs;
+  const times: number[][] = sessions.map(() => []);
   let done = 0;
   for await (const batch of feed(data, first)) {
     const results = [];
     for (const [i, session] of sessions.entries()) {
+      const start = performance.now();
       const result = await session.run(batch.feeds);
+      if (batch.size === 1) times[i].push(performance.now() - start);
       metrics[i]?.add(result, batch);
       results.push(result);
     }
@@ -66,6 +75,8 @@ export async function evaluateModels(
   return {
     metrics: metrics.map((m) => m?.result() ?? {}),
     fidelity: fidelities.map((f) => f.result()),
+    // The first run of a session is slower than the others.
+    ...(times[0].length > timedRuns && { latency: times.map((t) => quartiles(t.slice(1))) }),
     samples: total,
   };
 }

@@ -17,6 +17,7 @@ export class Fidelity {
   #rows = 0;
   #agreed = 0;
   #divergence = 0;
+  #compared = 0;
   #mismatched = false;
 
   /** @param classes whether the first output holds scores of classes (classification, language models). */
@@ -41,6 +42,7 @@ export class Fidelity {
         this.#other += b[i] * b[i];
         this.#difference += (a[i] - b[i]) ** 2;
       }
+      this.#compared += a.length;
       if (position === 0 && this.#classes)
         this.#compareRows(a, b, reference[name].dims.at(-1) ?? 1);
     }
@@ -53,15 +55,12 @@ export class Fidelity {
         agreement: this.#agreed / this.#rows,
         kl: this.#divergence / this.#rows,
       }),
-      ...(!this.#mismatched && {
-        cosine: norms > 0 ? this.#dot / norms : this.#difference === 0 ? 1 : 0,
-        relativeError:
-          this.#reference > 0
-            ? Math.sqrt(this.#difference / this.#reference)
-            : this.#difference === 0
-              ? 0
-              : Number.POSITIVE_INFINITY,
-      }),
+      ...(!this.#mismatched &&
+        this.#compared > 0 && {
+          cosine: norms === 0 ? Number(this.#difference === 0) : this.#dot / norms,
+          // Nothing over nothing is no error, something over nothing an infinite one.
+          relativeError: this.#difference === 0 ? 0 : Math.sqrt(this.#difference / this.#reference),
+        }),
     };
   }
 
@@ -74,9 +73,11 @@ export class Fidelity {
     for (let at = 0; at < a.length; at += classes) {
       const p = a.subarray(at, at + classes);
       const q = b.subarray(at, at + classes);
+      const apart = divergence(p, q);
       this.#rows++;
-      if (argmax(p) === argmax(q)) this.#agreed++;
-      this.#divergence += divergence(p, q);
+      // A row with NaN agrees with nothing.
+      if (argmax(p) === argmax(q) && !Number.isNaN(apart)) this.#agreed++;
+      this.#divergence += apart;
     }
   }
 }

@@ -49,6 +49,9 @@ export async function readMatrix(model: Model, weight: WeightMatrix): Promise<Fl
   return matrix;
 }
 
+/** Arrays of elements by their size in bytes; float64 is written as an array of floats. */
+const integers = { 1: Uint8Array, 2: Uint16Array, 4: Uint32Array, 8: Float64Array };
+
 /**
  * The edit that sets pruned weights to zero (the zero point, in integer storage) and leaves every
  * other bit as it is. Holds one bit per weight.
@@ -62,17 +65,19 @@ export async function maskEdit(
   const { rows, cols, view } = weight;
   const pruned = packPruned(mask);
   const zero = await zeroPoints(model, view.dequantization);
-  const bytes = dtypeBits(tensorInfo(view.tensor).dtype) / 8;
+  const bytes = (dtypeBits(tensorInfo(view.tensor).dtype) / 8) as keyof typeof integers;
   return (raw) => {
     const edited = new Uint8Array(raw);
+    // Only the bits count: zero is zero in every type, and zero points are integers of up to 16 bits.
+    const elements = new integers[bytes](edited.buffer);
     const rowOffset = offsets(weight.outAxes);
     const colOffset = offsets(weight.inAxes);
     for (let r = 0, i = 0; r < rows; r++) {
+      const row = rowOffset[r];
       for (let c = 0; c < cols; c++, i++) {
         if ((pruned[i >> 3] & (1 << (i & 7))) === 0) continue;
-        const element = rowOffset[r] + colOffset[c];
-        const value = zero ? zero(element) : 0;
-        for (let b = 0; b < bytes; b++) edited[element * bytes + b] = (value >> (8 * b)) & 0xff;
+        const element = row + colOffset[c];
+        elements[element] = zero ? zero(element) : 0;
       }
     }
     return edited;

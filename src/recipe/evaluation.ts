@@ -2,7 +2,7 @@ import { availableParallelism } from 'node:os';
 import { openDataset, sampleIndices, type Task } from '../data/index.js';
 import { modelError, usageError } from '../errors.js';
 import { type Comparison, compareModels, firstFeed, gateInput } from '../evaluate/compare.js';
-import { evaluateModels } from '../evaluate/evaluate.js';
+import { type EvaluationData, evaluateModels } from '../evaluate/evaluate.js';
 import { checkGates, type GateResult, type Gates, validateGates } from '../evaluate/gates.js';
 import { measureSize, type SizeMeasure } from '../evaluate/measure.js';
 import type { Metrics } from '../evaluate/metrics.js';
@@ -98,17 +98,17 @@ export async function evaluate(request: EvaluationRequest): Promise<EvaluationRe
       gates: checkGates(gates, gateInput(comparison)),
     };
   }
-  const { metrics, latency } = await withSession(request.model, { threads }, async (session) => ({
-    metrics: await evaluateModels(
-      [session],
-      { kind: 'data', dataset, indices: chosen },
-      {
-        task,
-        progress: (done, total) => progress('evaluate', done, total),
-      },
-    ).then((measured) => measured.metrics[0]),
-    latency: (await measureLatency([session], await firstFeed(dataset, chosen, inputs)))[0],
-  }));
+  const data: EvaluationData = { kind: 'data', dataset, indices: chosen };
+  const { metrics, latency } = await withSession(request.model, { threads }, async (session) => {
+    const measured = await evaluateModels([session], data, {
+      task,
+      progress: (done, total) => progress('evaluate', done, total),
+    });
+    const [own] =
+      measured.latency ??
+      (await measureLatency([session], await firstFeed(dataset, chosen, inputs)));
+    return { metrics: measured.metrics[0], latency: own };
+  });
   const size = await measureSize(model);
   return {
     ...shared,

@@ -13,8 +13,8 @@ const least = 3;
 const patience = 0.6;
 
 /**
- * Times warm models (each has run before) on the same feeds, in turn (A B A B …), so that a drift of the machine's speed hits
- * all alike. One result per model, in their order.
+ * Times warm models (each has run before) on the same feeds, in turn (A B A B …), so that a drift of
+ * the machine's speed hits all alike. One result per model, in their order.
  */
 export async function measureLatency(
   sessions: readonly Session[],
@@ -32,7 +32,8 @@ export async function measureLatency(
   return times.map(quartiles);
 }
 
-function quartiles(times: number[]): Latency {
+/** Of run times in milliseconds. */
+export function quartiles(times: readonly number[]): Latency {
   const sorted = [...times].sort((a, b) => a - b);
   const at = (q: number) => sorted[Math.round(q * (sorted.length - 1))];
   return { median: at(0.5), lowerQuartile: at(0.25), upperQuartile: at(0.75) };

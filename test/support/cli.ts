@@ -1,8 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath, pathToFileURL } from 'node:url';
+import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const program = join(root, 'bin/run.js');
@@ -67,8 +68,8 @@ export function resect(args: readonly string[], options: RunOptions = {}): Promi
   });
 }
 
-/** Runs `work` on every item, two at a time; results in order. */
-export async function twoAtATime<T, R>(
+/** Runs `work` on every item, two at a time; results in order of the items. */
+export async function inTurns<T, R>(
   items: readonly T[],
   work: (item: T) => Promise<R>,
 ): Promise<R[]> {
@@ -101,4 +102,29 @@ export function newFolder(...path: string[]): string {
 export const filesBelow = (folder: string): string[] =>
   readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort();
 
-export const asUrl = (path: string): string => pathToFileURL(path).href;
+/** An error as a user must see it: the exit code, what and where, and no innards. */
+export function expectCleanFailure(outcome: Outcome, code: number, says: RegExp): void {
+  const { stdout, stderr } = outcome;
+  expect({ ...outcome, stdout: undefined }).toMatchObject({ code, signal: null });
+  // Lines are broken where the terminal ends.
+  expect(flat(stderr)).toMatch(says);
+  expect(stderr).not.toMatch(/^\s+at |This is a bug/m);
+  expect(stdout).toBe('');
+}
+
+/** Runs a command that must succeed without a word of complaint; returns what it prints. */
+export async function output(args: readonly string[], options?: RunOptions): Promise<string> {
+  const { code, stdout, stderr } = await resect(args, options);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  return stdout;
+}
+
+/** The same with `--json`: the object that is printed, and nothing beside it. */
+export const json = async (args: readonly string[], options?: RunOptions): Promise<unknown> =>
+  JSON.parse(await output([...args, '--json'], options));
+
+/** Text of a terminal with its line breaks and columns taken out. */
+export const flat = (text: string): string => text.replace(/\s+/g, ' ');
+
+export const sha256 = (path: string): string =>
+  createHash('sha256').update(readFileSync(path)).digest('hex');

@@ -2,31 +2,14 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { encodeModel, type FunctionProto, type TensorProto } from '../../src/onnx/index.js';
-import { field, message, modelOf } from '../onnx/wire.js';
+import type { TensorProto } from '../../src/onnx/index.js';
 import { inRepository } from './cli.js';
-import { floats, ints, linear, model, node, value, weight } from './protos.js';
+import { type BadModel, badGraphs, bytes } from './malformed-graphs.js';
+import { floats, ints, linear } from './protos.js';
 
-/** A file that is wrong, and what a user is to be told about it. */
-export interface BadModel {
-  name: string;
-  /** Puts `model.onnx`, and whatever belongs to it, into a folder. */
-  make: (folder: string) => void;
-  /** Exit code of the commands that read the model. */
-  code: number;
-  /** What the message must say; always also the path of the file. */
-  says: RegExp;
-}
+export type { BadModel };
 
 const healthy = () => readFileSync(inRepository('fixtures/resnet8/resnet8.onnx'));
-
-/** A case that is only bytes. */
-const bytes = (name: string, content: () => Uint8Array, code: number, says: RegExp): BadModel => ({
-  name,
-  make: (folder) => writeFileSync(join(folder, 'model.onnx'), content()),
-  code,
-  says,
-});
 
 const tensor = (parts: Partial<TensorProto>): TensorProto => ({
   name: 'w',
@@ -63,55 +46,6 @@ const external = (
 });
 
 const weights = (folder: string) => writeFileSync(join(folder, 'weights'), new Uint8Array(128));
-
-/** A chain of functions of which each calls the next one `calls` times. */
-function functionChain(length: number, calls: number): FunctionProto[] {
-  return Array.from({ length }, (_, i) => ({
-    name: `f${i}`,
-    domain: 'local',
-    input: ['a'],
-    output: ['b'],
-    attribute: [],
-    opsetImport: [{ version: 17 }, { domain: 'local', version: 1 }],
-    node:
-      i === length - 1
-        ? [node('Relu', ['a'], ['b'])]
-        : Array.from({ length: calls }, (_, k) =>
-            node(
-              `f${i + 1}`,
-              [k === 0 ? 'a' : `v${k}`],
-              [k === calls - 1 ? 'b' : `v${k + 1}`],
-              {},
-              { domain: 'local' },
-            ),
-          ),
-  }));
-}
-
-const calling = (functions: FunctionProto[]) =>
-  linear(
-    {
-      node: [
-        node('MatMul', ['x', 'w'], ['h']),
-        node('f0', ['h'], ['y'], {}, { domain: 'local', name: 'call' }),
-      ],
-    },
-    { functions, opsetImport: [{ version: 17 }, { domain: 'local', version: 1 }] },
-  );
-
-const conv = (attributes: Parameters<typeof node>[3], shape = [4, 2, 3, 3]) =>
-  linear({
-    node: [node('Conv', ['x', 'w'], ['y'], attributes, { name: 'convolve' })],
-    initializer: [weight('w', shape)],
-    input: [value('x', ['batch', 2, 8, 8])],
-    output: [value('y', ['batch', 4, 'h', 'w'])],
-  });
-
-/** `y = x f(w)`, with a node between the weight and its consumer. */
-const through = (...between: Parameters<typeof node>) =>
-  linear({
-    node: [node(...between), node('MatMul', ['x', 'v'], ['y'], {}, { name: 'multiply' })],
-  });
 
 const files: BadModel[] = [
   {
@@ -153,15 +87,6 @@ const files: BadModel[] = [
     },
     code: 5,
     says: /too large/,
-  },
-  {
-    name: 'zeros, 1 GiB',
-    make(f) {
-      writeFileSync(join(f, 'model.onnx'), '');
-      truncateSync(join(f, 'model.onnx'), 2 ** 30);
-    },
-    code: 5,
-    says: /not|damaged|invalid/i,
   },
   bytes('empty', () => new Uint8Array(), 5, /empty/),
   bytes('one byte', () => Uint8Array.of(8), 5, /byte/),
@@ -279,218 +204,7 @@ const externals: BadModel[] = [
     prepare: weights,
     entries: { length: '64' },
   }),
-  external('the model itself', 'model.onnx', 5, /"w"|model\.onnx/, { entries: { offset: '0' } }),
+  external('the model itself', 'model.onnx', 0, /written/, { entries: { offset: '0' } }),
 ];
 
-const graphs: BadModel[] = [
-  bytes('no graph', () => encodeModel({ irVersion: 8, opsetImport: [] }), 5, /graph/),
-  bytes(
-    'two nodes that wait for each other',
-    () =>
-      linear({
-        node: [
-          node('Add', ['x', 'b'], ['a'], {}, { name: 'one' }),
-          node('Relu', ['a'], ['b'], {}, { name: 'two' }),
-          node('MatMul', ['b', 'w'], ['y'], {}, { name: 'multiply' }),
-        ],
-      }),
-    5,
-    /cycle/,
-  ),
-  bytes(
-    'a node that waits for itself',
-    () => linear({ node: [node('MatMul', ['y', 'w'], ['y'], {}, { name: 'multiply' })] }),
-    5,
-    /cycle/,
-  ),
-  bytes(
-    'an input that nothing defines',
-    () => linear({ node: [node('MatMul', ['nowhere', 'w'], ['y'], {}, { name: 'multiply' })] }),
-    5,
-    /"nowhere"[\s\S]*multiply/,
-  ),
-  bytes('no nodes', () => linear({ node: [] }), 5, /./),
-  bytes('an output that nothing makes', () => linear({ output: [value('z', [4])] }), 5, /"?z"?/),
-  bytes(
-    'one value made twice',
-    () =>
-      linear({
-        node: [
-          node('MatMul', ['x', 'w'], ['y'], {}, { name: 'one' }),
-          node('MatMul', ['x', 'w'], ['y'], {}, { name: 'two' }),
-        ],
-      }),
-    5,
-    /"?y"?/,
-  ),
-  bytes(
-    'nodes nested without end',
-    () => {
-      let body = field(2, 'innermost');
-      for (let depth = 0; depth < 2000; depth++) body = message(1, message(5, message(6, body)));
-      return modelOf(body);
-    },
-    5,
-    /nested/,
-  ),
-  bytes(
-    'a function that calls itself',
-    () =>
-      calling([
-        {
-          ...functionChain(1, 1)[0],
-          node: [node('f0', ['a'], ['b'], {}, { domain: 'local' })],
-        },
-      ]),
-    5,
-    /without end|f0/,
-  ),
-  bytes('functions that expand to 2^40 nodes', () => calling(functionChain(41, 2)), 5, /function/i),
-  bytes(
-    'a weight transposed by an axis that is not there',
-    () => through('Transpose', ['w'], ['v'], { perm: [0, 7] }),
-    5,
-    /./,
-  ),
-  bytes(
-    'a weight transposed twice over one axis',
-    () => through('Transpose', ['w'], ['v'], { perm: [0, 0] }),
-    5,
-    /./,
-  ),
-  bytes(
-    'a weight reshaped to another size',
-    () =>
-      linear({
-        node: [node('Reshape', ['w', 's'], ['v']), node('MatMul', ['x', 'v'], ['y'])],
-        initializer: [weight('w', [8, 4]), ints('s', 8, 400000)],
-      }),
-    5,
-    /./,
-  ),
-  bytes(
-    'a weight reshaped to a negative size',
-    () =>
-      linear({
-        node: [node('Reshape', ['w', 's'], ['v']), node('MatMul', ['x', 'v'], ['y'])],
-        initializer: [weight('w', [8, 4]), ints('s', -1, -1)],
-      }),
-    5,
-    /./,
-  ),
-  bytes('a weight of the wrong rank', () => linear({ initializer: [weight('w', [32])] }), 5, /./),
-  bytes(
-    'a weight that does not fit the input',
-    () => linear({ initializer: [weight('w', [5, 4])] }),
-    5,
-    /./,
-  ),
-  bytes('a convolution in no groups', () => conv({ group: 0 }), 5, /./),
-  bytes('a convolution in -1 groups', () => conv({ group: -1 }), 5, /./),
-  bytes('a convolution in 3 groups of 4 channels', () => conv({ group: 3 }), 5, /./),
-  bytes('a convolution with strides of 0', () => conv({ strides: [0, 0] }), 5, /./),
-  bytes('a convolution with one pad', () => conv({ pads: [1] }), 5, /./),
-  bytes('a kernel shape that lies', () => conv({ kernel_shape: [5, 5] }), 5, /./),
-  bytes(
-    'a Gemm without weight',
-    () => linear({ node: [node('Gemm', ['x'], ['y'], {}, { name: 'multiply' })] }),
-    5,
-    /./,
-  ),
-  bytes(
-    'a Constant without value',
-    () => linear({ node: [node('Constant', [], ['w2']), node('MatMul', ['x', 'w2'], ['y'])] }),
-    5,
-    /./,
-  ),
-  bytes(
-    'an If without branches',
-    () =>
-      linear({
-        node: [node('If', ['x'], ['h'], {}, { name: 'branch' }), node('MatMul', ['h', 'w'], ['y'])],
-      }),
-    5,
-    /./,
-  ),
-  bytes('no opset', () => linear({}, { opsetImport: [] }), 5, /opset/i),
-  bytes(
-    'an opset of the far future',
-    () => linear({}, { opsetImport: [{ version: 9999 }] }),
-    5,
-    /opset|9999/i,
-  ),
-  bytes('a negative opset', () => linear({}, { opsetImport: [{ version: -3 }] }), 5, /opset|-3/i),
-  bytes(
-    'an unknown operator of the standard domain',
-    () => linear({ node: [node('MatMul', ['x', 'w'], ['h']), node('Frobnicate', ['h'], ['y'])] }),
-    5,
-    /Frobnicate/,
-  ),
-  bytes('an input of 16 GiB', () => linear({ input: [value('x', [2 ** 29, 8])] }), 5, /"?x"?/),
-  bytes(
-    'an attribute of another type',
-    () =>
-      linear({
-        node: [
-          {
-            ...node('Gemm', ['x', 'w'], ['y'], {}, { name: 'multiply' }),
-            attribute: [{ name: 'transB', type: 3, s: new Uint8Array([49]) }],
-          },
-        ],
-      }),
-    5,
-    /./,
-  ),
-  bytes(
-    '200,000 nodes in reverse order',
-    () => {
-      const count = 200_000;
-      const chain = Array.from({ length: count }, (_, i) =>
-        node('Relu', [i === 0 ? 'h' : `v${i}`], [i === count - 1 ? 'y' : `v${i + 1}`]),
-      );
-      return linear({ node: [...chain.reverse(), node('MatMul', ['x', 'w'], ['h'])] });
-    },
-    0,
-    /./,
-  ),
-  bytes(
-    'a weight behind 50,000 Identity nodes, in reverse order',
-    () => {
-      const count = 50_000;
-      const chain = Array.from({ length: count }, (_, i) =>
-        node('Identity', [i === 0 ? 'w' : `v${i}`], [`v${i + 1}`]),
-      );
-      return linear({ node: [node('MatMul', ['x', `v${count}`], ['y']), ...chain.reverse()] });
-    },
-    0,
-    /./,
-  ),
-  bytes(
-    "names of JavaScript's own properties",
-    () =>
-      linear(
-        {
-          node: [
-            node('MatMul', ['__proto__', 'constructor'], ['toString'], {}, { name: '__proto__' }),
-            node('__proto__', ['toString'], ['hasOwnProperty'], {}, { domain: 'constructor' }),
-          ],
-          initializer: [weight('constructor', [8, 4])],
-          input: [value('__proto__', ['__proto__', 8])],
-          output: [value('hasOwnProperty', ['__proto__', 4])],
-        },
-        {
-          opsetImport: [
-            { version: 17 },
-            { domain: 'constructor', version: 1 },
-            { domain: '__proto__', version: 1 },
-          ],
-          metadataProps: [{ key: '__proto__', value: 'x' }],
-        },
-      ),
-    0,
-    /./,
-  ),
-];
-
-export const badModels: BadModel[] = [...files, ...tensors, ...externals, ...graphs];
-export { model };
+export const badModels: BadModel[] = [...files, ...tensors, ...externals, ...badGraphs];

@@ -51,8 +51,7 @@ export function distance(a: Output, b: Output): number {
   let largest = 0;
   for (let i = 0; i < a.data.length; i++) {
     scale = Math.max(scale, Math.abs(Number(a.data[i])));
-    const apart = Math.abs(Number(a.data[i]) - Number(b.data[i]));
-    if (!(apart <= largest)) largest = apart; // NaN stays
+    largest = Math.max(largest, Math.abs(Number(a.data[i]) - Number(b.data[i])));
   }
   return scale > 0 ? largest / scale : largest;
 }

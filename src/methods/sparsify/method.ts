@@ -1,3 +1,6 @@
+import { inlineFunctions } from '../../graph/functions.js';
+import { Graph } from '../../graph/graph.js';
+import type { Model } from '../../onnx/index.js';
 import type { Method } from '../method.js';
 import { checkCombination, parameters, usesStatistics } from './parameters.js';
 import { nothingToDo, planLayers, type SparsifyLayer } from './plan.js';
@@ -49,19 +52,23 @@ export const sparsify: Method<typeof parameters, SparsifyLayer> = {
   },
 
   plan(model, given, { selects }) {
-    return planLayers(model, given, selects).map(({ report }) => report);
+    return planLayers(expanded(model), given, selects).map(({ report }) => report);
   },
 
   async apply(model, given, context) {
     checkCombination(given);
-    const planned = planLayers(model, given, context.selects);
+    const graph = expanded(model);
+    const planned = planLayers(graph, given, context.selects);
     if (planned.every(({ report }) => report.status === 'skipped'))
       throw nothingToDo(planned.map((p) => p.report));
     // Loaded here, so that plans and help need no runtime.
     const { sparsifyModel } = await import('./sparsify.js');
-    return sparsifyModel(model, given, planned, context);
+    return sparsifyModel(model, graph, given, planned, context);
   },
 };
+
+/** The model's graph with local functions expanded; it shares the model's tensors. */
+const expanded = ({ proto }: Model): Graph => new Graph(inlineFunctions(proto));
 
 const errorChange = (from: number, to: number): string =>
   from === to ? from.toFixed(3) : `${from.toFixed(3)} > ${to.toFixed(3)}`;

@@ -1,8 +1,6 @@
 import { modelError } from '../../errors.js';
-import { inlineFunctions } from '../../graph/functions.js';
-import { Graph } from '../../graph/graph.js';
+import type { Graph } from '../../graph/graph.js';
 import { findLinearLayers, type LinearLayer } from '../../graph/linear-layers.js';
-import type { Model } from '../../onnx/index.js';
 import type { Context, LayerReport } from '../method.js';
 import type { OutputError } from './output-meter.js';
 import { patternOf, type SparsifyParameters, usesStatistics } from './parameters.js';
@@ -30,12 +28,12 @@ export interface PlannedLayer {
 
 /** Every linear layer, with the reason where it is skipped. Looks at neither data nor weights. */
 export function planLayers(
-  model: Model,
+  graph: Graph,
   given: SparsifyParameters,
   selects: Context['selects'],
 ): PlannedLayer[] {
   const pattern = patternOf(given);
-  return findLinearLayers(new Graph(inlineFunctions(model.proto))).map((layer) => {
+  return findLinearLayers(graph).map((layer) => {
     const reason = skipReason(layer, given, pattern, selects);
     const { name, op, weight } = layer;
     const shape: [number, number] | undefined = weight && [weight.rows, weight.cols];

@@ -1,6 +1,5 @@
 import { dataError, modelError } from '../../errors.js';
-import { inlineFunctions } from '../../graph/functions.js';
-import { Graph } from '../../graph/graph.js';
+import type { Graph } from '../../graph/graph.js';
 import { cutIntoSegments, type Segment } from '../../graph/segments.js';
 import { maskEdit, readMatrix, replaceEdit, type WeightMatrix } from '../../graph/weight-matrix.js';
 import { type Model, type TensorProto, tensorInfo } from '../../onnx/index.js';
@@ -41,15 +40,19 @@ interface Tools {
   algebra?: LinearAlgebra;
 }
 
-/** Prunes the planned layers of `model`, in memory. See `Method.apply`. */
+/**
+ * Prunes the planned layers of `model`, in memory. See `Method.apply`.
+ * @param graph the model with local functions expanded, which the layers were found in
+ */
 export async function sparsifyModel(
   model: Model,
+  graph: Graph,
   given: SparsifyParameters,
   planned: PlannedLayer[],
   context: Context,
 ): Promise<Surgery<SparsifyLayer>> {
   const { calibration, threads } = context;
-  const proto = inlineFunctions(model.proto);
+  const proto = graph.model;
   const targets = toTargets(planned);
   const notes: string[] = [];
   const large = targets.some(({ weight }) => weight.rows * weight.cols >= worthWorkers);
@@ -57,7 +60,7 @@ export async function sparsifyModel(
   try {
     if (calibration) {
       tools.algebra = await LinearAlgebra.open(threads);
-      const segments = toSegments(proto, targets, given.calibMode);
+      const segments = toSegments(graph, targets, given.calibMode);
       notes.push(
         given.calibMode === 'oneshot'
           ? 'calibrated in one pass of the dense model'
@@ -138,13 +141,13 @@ function toTargets(planned: PlannedLayer[]): Target[] {
 }
 
 function toSegments(
-  proto: Model['proto'],
+  graph: Graph,
   targets: Target[],
   mode: SparsifyParameters['calibMode'],
 ): Segment[] {
   const layers = targets.flatMap((t) => t.planned.map((p) => p.layer));
   if (mode === 'oneshot') return [{ layers }];
-  const segments = cutIntoSegments(new Graph(proto), layers);
+  const segments = cutIntoSegments(graph, layers);
   // A tensor that serves layers far apart can be pruned only once all of them have been seen.
   const merged: Segment[] = [];
   for (const segment of segments) {

@@ -11,6 +11,7 @@ import {
   readModel,
   writeModel,
 } from '../../../src/onnx/index.js';
+import { withSession } from '../../../src/runtime/session.js';
 import { inRepository } from '../../support/cli.js';
 import { distance, floatTensor, type Output, runOnce } from '../../support/run.js';
 import {
@@ -41,12 +42,11 @@ const every = (step: number, n: number) => Array.from({ length: n }, (_, i) => i
 const inputs = modelInputs(readOriginal());
 const data = once((name: string) => openDataset(inRepository(`fixtures/resnet8/${name}`), inputs));
 const accuracy = once(async (path: string) => {
-  const { task } = await evaluateModels(
-    [path],
-    { kind: 'data', dataset: await data('test.yaml'), indices: every(5, 400) },
-    { task: 'classification', threads: 2, batchSize: 100 },
+  const on = { kind: 'data', dataset: await data('test.yaml'), indices: every(5, 400) } as const;
+  const { metrics } = await withSession(path, { threads: 2 }, (session) =>
+    evaluateModels([session], on, { task: 'classification' }),
   );
-  return task[0].accuracy;
+  return metrics[0].accuracy;
 });
 
 const methods = {

@@ -1,0 +1,22 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+
+/** Uniform random numbers in [0, 1), the same on every run (a linear congruential generator). */
+export function uniform(seed) {
+  let state = seed;
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 32;
+  };
+}
+
+/** Writes int64 values as .npy. */
+export function writeInt64Npy(path, shape, values) {
+  const dict = `{'descr': '<i8', 'fortran_order': False, 'shape': (${shape.join(', ')},), }`;
+  const header = Buffer.from(`${dict.padEnd(128 - 10 - 1)}\n`, 'latin1');
+  const magic = Buffer.from([0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59, 1, 0, header.length, 0]);
+  writeFileSync(path, Buffer.concat([magic, header, new Uint8Array(values.buffer)]));
+}
+
+/** The values of a file that `writeInt64Npy` wrote. */
+export const readInt64Npy = (path) =>
+  new BigInt64Array(new Uint8Array(readFileSync(path)).buffer, 128);

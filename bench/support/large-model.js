@@ -1,0 +1,65 @@
+// A model of 24 MatMul layers of 128 MiB each, with weights in a file of their own: for questions of memory.
+import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
+import { basename } from 'node:path';
+import { DataLocation, dtypeCode, encodeModel } from '../../dist/src/onnx/index.js';
+import { uniform } from './arrays.js';
+
+const layers = 24;
+const width = 4096;
+const inner = 8192;
+const layerBytes = 4 * width * inner;
+
+/**
+ * Writes PATH and PATH.data; returns their size in bytes. A layer holds one stretch of random numbers
+ * over and over; no two layers the same, for the runtime keeps equal packed weights only once.
+ */
+export function writeLargeModel(path) {
+  const random = uniform(3);
+  const period = 2 ** 22;
+  const numbers = Float32Array.from({ length: period + layers }, () => (random() - 0.5) * 0.05);
+  const data = openSync(`${path}.data`, 'w');
+  for (let i = 0; i < layers; i++) {
+    const stretch = numbers.subarray(i, i + period);
+    for (let done = 0; done < layerBytes; done += stretch.byteLength) writeSync(data, stretch);
+  }
+  closeSync(data);
+
+  const float = (dims) => ({
+    tensorType: {
+      elemType: dtypeCode('float32'),
+      shape: { dim: dims.map((d) => (typeof d === 'string' ? { dimParam: d } : { dimValue: d })) },
+    },
+  });
+  const shapeOf = (i) => (i % 2 === 0 ? [width, inner] : [inner, width]);
+  const bytes = encodeModel({
+    irVersion: 8,
+    opsetImport: [{ domain: '', version: 17 }],
+    producerName: 'resect bench',
+    graph: {
+      name: 'large',
+      node: Array.from({ length: layers }, (_, i) => ({
+        name: `layer${i}`,
+        opType: 'MatMul',
+        input: [i === 0 ? 'x' : `y${i - 1}`, `w${i}`],
+        output: [`y${i}`],
+        attribute: [],
+      })),
+      initializer: Array.from({ length: layers }, (_, i) => ({
+        name: `w${i}`,
+        dims: shapeOf(i),
+        dataType: dtypeCode('float32'),
+        dataLocation: DataLocation.external,
+        externalData: [
+          { key: 'location', value: `${basename(path)}.data` },
+          { key: 'offset', value: String(i * layerBytes) },
+          { key: 'length', value: String(layerBytes) },
+        ],
+      })),
+      valueInfo: [],
+      input: [{ name: 'x', type: float(['batch', width]) }],
+      output: [{ name: `y${layers - 1}`, type: float(['batch', width]) }],
+    },
+  });
+  writeFileSync(path, bytes);
+  return bytes.length + layers * layerBytes;
+}
