@@ -19,6 +19,7 @@ export const runtimeFlags = {
   threads: Flags.integer({
     description: 'threads of ONNX Runtime and of row workers (default: all)',
     min: 1,
+    max: 256,
     helpGroup: 'RUN',
   }),
   seed: Flags.integer({

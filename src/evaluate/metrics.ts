@@ -2,6 +2,8 @@ import type { Batch, Task, TensorData } from '../data/index.js';
 import { dataError } from '../errors.js';
 import { decodeFloat32 } from '../onnx/index.js';
 
+const { exp, log } = Math;
+
 /** Measured values by name. Which way is better: see `higherIsBetter`. */
 export type Metrics = Record<string, number>;
 
@@ -221,14 +223,14 @@ function rankOf(row: Float32Array | Float64Array, index: number): number {
 export function logProbabilities(row: Float32Array | Float64Array): Float64Array {
   const logs = new Float64Array(row.length);
   if (isDistribution(row)) {
-    for (let i = 0; i < row.length; i++) logs[i] = Math.log(Math.max(row[i], 1e-12));
+    for (let i = 0; i < row.length; i++) logs[i] = log(Math.max(row[i], 1e-12));
     return logs;
   }
   let max = Number.NEGATIVE_INFINITY;
   for (const v of row) if (v > max) max = v;
   let sum = 0;
-  for (const v of row) sum += Math.exp(v - max);
-  const normalizer = max + Math.log(sum);
+  for (const v of row) sum += exp(v - max);
+  const normalizer = max + log(sum);
   for (let i = 0; i < row.length; i++) logs[i] = row[i] - normalizer;
   return logs;
 }

@@ -49,7 +49,7 @@ test.each(models)(
     const original = skeleton(inRepository(path));
     await fc.assert(
       fc.asyncProperty(mutations, (changes) => useAll(mutate(original, changes), original)),
-      { numRuns: 150 },
+      { numRuns: 100 },
     );
   },
   120_000,

@@ -189,6 +189,14 @@ describe('nothing is written', () => {
     expectCleanFailure(outcome, 7, /a pipe/);
   });
 
+  test('when a report would take the place of the model', async () => {
+    const { folder, model } = place('report-output');
+    const target = join(folder, 'sparse.json');
+    const { code } = await resect(['sparsify', model, '-o', target, ...flags, '--report', target]);
+    expect(code).not.toBe(0);
+    expect(filesBelow(folder)).toEqual(['model.onnx']);
+  });
+
   // As root every folder can be written to.
   const unprivileged = process.getuid?.() === 0 ? test.skip : test;
   unprivileged('in a folder without permission', async () => {

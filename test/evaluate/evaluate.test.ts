@@ -77,10 +77,15 @@ async function withRuntime<T>(name: string, use: (session: InferenceSession) => 
   }
 }
 
-const logSumExp = (row: Float32Array) => {
-  const max = row.reduce((m, v) => Math.max(m, v), Number.NEGATIVE_INFINITY);
-  return max + Math.log(row.reduce((n, v) => n + Math.exp(v - max), 0));
-};
+const { exp, log } = Math; // looked up once: jest makes globals slow
+
+function logSumExp(row: Float32Array): number {
+  let largest = Number.NEGATIVE_INFINITY;
+  for (let i = 0; i < row.length; i++) if (row[i] > largest) largest = row[i];
+  let sum = 0;
+  for (let i = 0; i < row.length; i++) sum += exp(row[i] - largest);
+  return largest + log(sum);
+}
 
 describe('the numbers of the fixtures, and those of a plain script', () => {
   test('resnet8: accuracy and loss', async () => {
@@ -535,7 +540,7 @@ describe('inspectModel', () => {
   test('the input is not changed', async () => {
     const m = await readModel(fixture('resnet8/resnet8.onnx'));
     await inspectModel(m);
-    expect(m.proto).toEqual(readOriginal());
+    expect(Buffer.compare(encodeModel(m.proto), encodeModel(readOriginal()))).toBe(0);
     expect(m.edits.size).toBe(0);
   });
 });

@@ -57,7 +57,7 @@ export const parameters = z.object({
     .describe('repair the mean output through the bias, in closed form'),
   calibMode: z
     .enum(['oneshot', 'sequential'])
-    .default('sequential')
+    .default('oneshot')
     .describe(
       'statistics from the dense model in one pass, or segment by segment behind pruned ones',
     ),

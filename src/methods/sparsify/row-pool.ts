@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import Tinypool from 'tinypool';
 import type { LayerMask, LayerTask } from './layer.js';
 import { checkTask, maskRowRange } from './layer.js';
@@ -11,8 +12,12 @@ export class RowPool {
   readonly #threads: number;
   readonly #workers: Tinypool | undefined;
 
-  /** With one thread the work is done by the caller's and no worker is started. */
-  constructor(threads: number) {
+  /**
+   * With one thread the work is done by the caller's and no worker is started. Threads beyond those
+   * that the machine has would only take memory.
+   */
+  constructor(wanted: number) {
+    const threads = Math.min(wanted, availableParallelism());
     this.#threads = threads;
     if (threads > 1) {
       this.#workers = new Tinypool({
