@@ -157,6 +157,19 @@ describe('cut points', () => {
     expect(segmentsOf(m).map(({ layers }) => layers.length)).toEqual([1, 1, 1]);
   });
 
+  test('are not held up by what nothing reads any more', () => {
+    const m = net([
+      node('Dropout', ['x'], ['d', 'dropped']),
+      product('d', 'u', 'a'),
+      node('Dropout', ['a'], ['b', 'mask']),
+      node('Relu', ['b'], ['early']),
+      product('b', 'v', 'c'),
+      product('c', 'w', 'y'),
+    ]);
+    m.graph!.output.push({ name: 'early' });
+    expect(boundaries(m)).toEqual(['b', 'c', undefined]);
+  });
+
   test('do not lie between parallel layers', () => {
     expect(
       boundaries(

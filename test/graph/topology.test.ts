@@ -35,9 +35,9 @@ describe('dependencies', () => {
   test('a body may put out a value of the graph around it', () => {
     const choose = node('If', ['c'], ['y'], {
       then_branch: graph({ output: [value('x', [4])] }),
-      else_branch: graph({ node: [node('Neg', ['x'], ['n'])], output: [value('n', [4])] }),
+      else_branch: graph({ node: [node('Neg', ['z'], ['n'])], output: [value('n', [4])] }),
     });
-    expect(dependencies(choose).sort()).toEqual(['c', 'x']);
+    expect(dependencies(choose).sort()).toEqual(['c', 'x', 'z']);
   });
 });
 

@@ -3,6 +3,7 @@ import { Tensor } from 'onnxruntime-node';
 import type { TensorData } from '../../src/data/index.js';
 import { Graph } from '../../src/graph/graph.js';
 import { findLinearLayers, type LinearLayer } from '../../src/graph/linear-layers.js';
+import { extractPart } from '../../src/graph/segments.js';
 import {
   type DType,
   dtypeCode,
@@ -424,20 +425,39 @@ describe('padding', () => {
   });
 });
 
-test('an activation without rows is as good as one that was not executed', async () => {
-  const m = model({
-    input: [value('x', ['n', 4])],
-    initializer: [weight('w', [4, 2])],
-    node: [node('MatMul', ['x', 'w'], ['y'])],
-    output: [{ name: 'y' }],
-  });
-  const [found] = await reductions(
-    m,
-    layersOf(m).map((l) => probeOf(l)),
-    { x: noiseTensor([0, 4]) },
-  );
-  expect(found).toBeUndefined();
-});
+test.each([
+  ['MatMul', ['n', 4], [0, 4], node('MatMul', ['x', 'w'], ['y']), [4, 2]],
+  ['constant on the left', ['n', 4, 3], [0, 4, 3], node('MatMul', ['w', 'x'], ['y']), [2, 4]],
+  [
+    'convolution',
+    ['n', 4, 5, 5],
+    [0, 4, 5, 5],
+    node('Conv', ['x', 'w'], ['y'], { group: 2 }),
+    [6, 2, 3, 3],
+  ],
+  [
+    'pointwise convolution',
+    ['n', 4, 5, 5],
+    [0, 4, 5, 5],
+    node('Conv', ['x', 'w'], ['y']),
+    [6, 4, 1, 1],
+  ],
+] as const)(
+  '%s: an activation without rows is as good as one that was not executed',
+  async (_, dims, given, layer, shape) => {
+    const m = model({
+      input: [value('x', [...dims])],
+      initializer: [weight('w', [...shape])],
+      node: [layer],
+      output: [{ name: 'y' }],
+    });
+    const probes = layersOf(m).map((l) => probeOf(l));
+    // The layer itself is not run: not every kernel of the runtime takes no rows.
+    const part = extractPart(m, [], ['x']);
+    const [found] = await reductions(part, probes, { x: noiseTensor([...given]) });
+    expect(found).toBeUndefined();
+  },
+);
 
 test('a kernel whose patches would fill the memory is refused', () => {
   const m = model({

@@ -219,7 +219,7 @@ const rangeTensor = (n: number): TensorData => ({
   data: BigInt64Array.from({ length: n }, (_, i) => BigInt(i)),
 });
 
-function concat(parts: Float32Array[]): Float32Array {
+export function concat(parts: readonly Float32Array[]): Float32Array {
   const all = new Float32Array(parts.reduce((n, p) => n + p.length, 0));
   let at = 0;
   for (const part of parts) {

@@ -84,6 +84,29 @@ describe('a weight that two layers share', () => {
     expect(one).not.toBe(first);
   });
 
+  test('keeps the segments between its layers together', async () => {
+    // Cut in three, w would be pruned before its second layer was seen.
+    const far = () =>
+      network(
+        [
+          product('x', 'w', 'a'),
+          product('a', 'u', 'b'),
+          product('b', 'w', 'c'),
+          product('c', 'v', 'd'),
+        ],
+        [square('w', 1), square('u', 2), square('v', 3)],
+      );
+    const sequential = { ...wanda, calibMode: 'sequential' } as const;
+    const whole = await masks(far(), { parameters: wanda, dataset: dataset() });
+    const m = far();
+    const { notes } = await sparsifyInMemory(m, { parameters: sequential, dataset: dataset() });
+    expect(notes).toContain('calibrated segment by segment: 2 segments');
+    const weights = await layerWeights(m);
+    for (const name of ['a', 'b', 'c'])
+      expect(zeroPattern(weights.get(name)!)).toBe(whole.get(name));
+    expect(zeroPattern(weights.get('d')!)).not.toBe(whole.get('d'));
+  });
+
   test('is left as it is when the user excludes one of its layers', async () => {
     const m = siamese();
     const run = sparsifyInMemory(m, {

@@ -53,7 +53,7 @@ const methods = {
   magnitude: { sparsity: 0.5, init: 'magnitude', refine: 'none' },
   wanda: { sparsity: 0.5, init: 'wanda', refine: 'none', calibMode: 'oneshot' },
   dsnot: { sparsity: 0.5, init: 'wanda', refine: 'dsnot', calibMode: 'oneshot' },
-  'dsnot, sequential': { sparsity: 0.5, init: 'wanda', refine: 'dsnot' },
+  'dsnot, sequential': { sparsity: 0.5, init: 'wanda', refine: 'dsnot', calibMode: 'sequential' },
 } as const;
 type How = keyof typeof methods;
 
@@ -110,9 +110,13 @@ describe.each(variants)('resnet8: $name', (variant) => {
   test.each(applicable)('%s zeroes the same weights', async (how) => {
     const own = await pruned(await readModel(pathOf(variant)), how);
     const expected = await prunedReference(how)(variant.rounds);
-    if (variant.sameArithmetic) expect(own.zeros).toEqual(expected.zeros);
-    else if (how === 'magnitude') expect(own.zeros).toEqual(expected.zeros);
-    expect(distance(expected.logits, own.logits)).toBeLessThan(variant.sameArithmetic ? 1e-5 : 0.2);
+    if (variant.sameArithmetic || how === 'magnitude') expect(own.zeros).toEqual(expected.zeros);
+    // Half-precision activations tip a few near ties; each digit stands for half a weight.
+    const [a, b] = [own.zeros.join(''), expected.zeros.join('')];
+    const unlike = [...a].filter((digit, k) => digit !== b[k]).length;
+    expect(unlike / (a.length / 2)).toBeLessThan(variant.sameArithmetic ? 1e-9 : 0.1);
+    const tolerance = variant.sameArithmetic ? 1e-5 : 0.2;
+    expect(distance(expected.logits, own.logits)).toBeLessThan(tolerance);
   });
 });
 
