@@ -6,7 +6,7 @@ import { type Latency, measureLatency } from '../runtime/latency.js';
 import { type Feeds, Session } from '../runtime/session.js';
 import { type EvaluationData, evaluateModels } from './evaluate.js';
 import type { GateInput } from './gates.js';
-import { measureSize, type SizeMeasure } from './measure.js';
+import { largestRead, measureSize, type SizeMeasure } from './measure.js';
 import type { Metrics } from './metrics.js';
 
 /** Random runs when there is no data at all. */
@@ -58,6 +58,10 @@ export async function compareModels(
   const { threads } = options;
   const originalPath = original.model.path ?? '';
   const size = { before: original.size, after: await measureSize(other) };
+  if (!options.data && size.before.bytes > largestRead) {
+    const unmeasured = 'there is no data, and the model is too large to be run for random inputs';
+    return { on: { kind: 'nothing', samples: 0, task: 'none' }, size, unmeasured };
+  }
   const sessions: Session[] = [];
   try {
     const feeds = await timingFeed(original.model, options);

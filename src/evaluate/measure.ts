@@ -1,7 +1,7 @@
 import { allTensors, isFloat, type Model, readTensorFloat32, tensorInfo } from '../onnx/index.js';
 import { gzippedBytes } from './size.js';
 
-/** Zeros are counted in models up to this size; beyond, it would take minutes. */
+/** Models up to this many bytes are read whole to be measured; beyond, it would take minutes. */
 export const largestRead = 1e9;
 
 /** Models are compressed, to be measured, up to this size. */

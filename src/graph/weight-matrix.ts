@@ -23,8 +23,8 @@ export interface WeightMatrix {
 }
 
 /**
- * The weights `[rows, cols]` as float32, dequantized where storage is integer, in an array of the
- * caller's own.
+ * The weights `[rows, cols]` as float32, dequantized where storage is integer. May be a view on the
+ * model: do not write to it.
  */
 export async function readMatrix(model: Model, weight: WeightMatrix): Promise<Float32Array> {
   const { rows, cols, view } = weight;

@@ -137,12 +137,16 @@ export const tensorRange = (
 ): ExternalRange => externalRange(modelPath, tensor, dtypeBits(dtype) ? byteLength : undefined);
 
 /**
- * The values of a tensor as float32, in an array of the caller's own; see `decodeFloat32`.
+ * The values of a tensor as float32; see `decodeFloat32`. May be a view on the model: do not write to
+ * it.
  * @throws as `readTensorBytes`, and modelError for complex numbers
  */
 export async function readTensorFloat32(model: Model, tensor: TensorProto): Promise<Float32Array> {
   const { dtype, elements } = tensorInfo(tensor);
-  return decodeFloat32(await readTensorBytes(model, tensor), dtype, elements);
+  const bytes = await readTensorBytes(model, tensor);
+  if (dtype === 'float32' && bytes.byteOffset % 4 === 0 && bytes.length === 4 * elements)
+    return new Float32Array(bytes.buffer, bytes.byteOffset, elements);
+  return decodeFloat32(bytes, dtype, elements);
 }
 
 /** The elements of a string tensor, as UTF-8. */

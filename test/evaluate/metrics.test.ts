@@ -32,6 +32,10 @@ function crossEntropy(row: number[], index: number): number {
   return -Math.log(shifted[index] / shifted.reduce((a, b) => a + b, 0));
 }
 
+/** What is taken for probabilities. */
+const isDistribution = (row: number[]) =>
+  row.every((v) => v >= 0) && Math.abs(row.reduce((n, v) => n + v, 0) - 1) < 1e-3;
+
 describe('classification', () => {
   const evaluate = (rows: number[][], labels: number[]) => {
     const metric = taskMetric('classification', ['logits'])!;
@@ -57,6 +61,7 @@ describe('classification', () => {
     fc.assert(
       fc.property(logits, (examples) => {
         const rows = examples.map(([row]) => row);
+        fc.pre(!rows.some(isDistribution));
         const labels = examples.map(([, label]) => label);
         const { accuracy, top5, loss } = evaluate(rows, labels);
         const order = (row: number[]) =>
@@ -249,7 +254,8 @@ describe('regression', () => {
         fc.pre(spread > 0.01);
         expect(rmse).toBeCloseTo(Math.sqrt(squares / n), 6);
         expect(mae).toBeCloseTo(errors.reduce((s, e) => s + Math.abs(e), 0) / n, 9);
-        expect(r2 / (1 - squares / spread)).toBeCloseTo(1, 6);
+        const explained = 1 - squares / spread;
+        expect(Math.abs(r2 - explained)).toBeLessThan(1e-6 * (1 + Math.abs(explained)));
       }),
     ));
 

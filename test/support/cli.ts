@@ -4,6 +4,8 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { errorText } from '../../src/cli/base.js';
+import { ResectError } from '../../src/errors.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const program = join(root, 'bin/run.js');
@@ -66,6 +68,18 @@ export function resect(args: readonly string[], options: RunOptions = {}): Promi
       resolve({ code, signal, stdout, stderr, megabytes });
     });
   });
+}
+
+/** What the command line makes of work that is done in this process, which costs no start of another. */
+export async function outcomeOf(work: () => Promise<unknown>): Promise<Outcome> {
+  try {
+    await work();
+    return { code: 0, signal: null, stdout: '', stderr: '' };
+  } catch (error) {
+    const known = error instanceof ResectError;
+    const stderr = known ? errorText(error) : `${error instanceof Error ? error.stack : error}`;
+    return { code: known ? error.exitCode : 1, signal: null, stdout: '', stderr };
+  }
 }
 
 /** Runs `work` on every item, two at a time; results in order of the items. */
