@@ -26,7 +26,7 @@ await withFolder(async (folder) => {
     'memory',
     'Memory on a large model',
     [
-      `Model of ${megabytes(bytes)}: 24 MatMul layers of 128 MiB, weights in a file of their own.`,
+      `Model of ${megabytes(bytes)}: 48 MatMul layers of 64 MiB (4096 x 4096), weights in a file of their own.`,
       table(rows),
     ],
     'each command once, as a process of its own; peak is its resident memory, mapped files included.',

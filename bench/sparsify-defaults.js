@@ -73,10 +73,7 @@ async function lineData(folder, name, options) {
     const lines = `${name}-${use}`;
     await renderLines(book(text), join(folder, lines), { ...options, count, seed: lineSeed });
     cards[use] = join(folder, `${lines}.yaml`);
-    writeFileSync(
-      cards[use],
-      `file: ${lines}\ninputs:\n  x: { layout: NHWC, scale: 0.00392156862745098, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5] }\n`,
-    );
+    writeFileSync(cards[use], `file: ${lines}\ninputs: { x: { mean: [0.5], std: [0.5] } }\n`);
   }
   return cards;
 }

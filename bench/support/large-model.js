@@ -1,12 +1,12 @@
-// A model of 24 MatMul layers of 128 MiB each, with weights in a file of their own: for questions of memory.
+// A model of 48 MatMul layers of 64 MiB each, with weights in a file of their own: for questions of memory.
 import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { basename } from 'node:path';
 import { DataLocation, dtypeCode, encodeModel } from '../../dist/src/onnx/index.js';
 import { uniform } from './arrays.js';
 
-const layers = 24;
+const layers = 48;
 const width = 4096;
-const inner = 8192;
+const inner = 4096;
 const layerBytes = 4 * width * inner;
 
 /**

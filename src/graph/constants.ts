@@ -1,5 +1,7 @@
 import {
+  type DType,
   decode,
+  dtypeOf,
   type NodeProto,
   readInlineBytes,
   type TensorProto,
@@ -26,6 +28,8 @@ export interface Dequantization {
 /** A constant as a consumer sees it, traced back to the tensor that stores it. */
 export interface ConstantView {
   tensor: TensorProto;
+  /** Element type that the consumer sees, after Cast and DequantizeLinear. */
+  dtype: DType;
   /** The consumer's axes, in its order. */
   axes: Axis[];
   dequantization?: Dequantization;
@@ -131,7 +135,8 @@ export class Constants {
   }
 
   #stored(tensor: TensorProto, source: Value): ConstantView {
-    return { tensor, axes: contiguous(tensorInfo(tensor).shape), source };
+    const { dtype, shape } = tensorInfo(tensor);
+    return { tensor, dtype, axes: contiguous(shape), source };
   }
 
   /** `from` as it comes out of the pass-through `node`. */
@@ -158,8 +163,10 @@ export class Constants {
           ? { ...from, axes }
           : { reason: `read through a ${node.opType} after a Transpose` };
       }
+      case 'Cast':
+        return { ...from, dtype: dtypeOf(intAttribute(node, 'to', 0)) };
       default:
-        return from; // Identity, Cast
+        return from; // Identity
     }
   }
 
@@ -258,6 +265,7 @@ function dequantized(node: NodeProto, from: ConstantView, traced: Traced[]): Tra
   }
   return {
     ...from,
+    dtype: tensorInfo(scale.tensor).dtype,
     dequantization: {
       scale: scale.tensor,
       zeroPoint: isView(zeroPoint) ? zeroPoint.tensor : undefined,

@@ -8,6 +8,7 @@ import { Session } from './session.js';
  */
 export class LinearAlgebra {
   readonly #session: Session;
+  #last: { x: Float32Array; gram: Float32Array } | undefined;
 
   private constructor(session: Session) {
     this.#session = session;
@@ -49,7 +50,25 @@ export class LinearAlgebra {
     return c.data as Float32Array;
   }
 
+  /** xᵀx [k, k] of x [n, k]. Remembers the last one: layers that read one activation ask in a row. */
+  async gram(x: Float32Array, k: number): Promise<Float32Array> {
+    if (this.#last?.x !== x) {
+      const turned = transpose(x, x.length / k, k);
+      this.#last = { x, gram: await this.timesTransposed(turned, turned, x.length / k) };
+    }
+    return this.#last.gram;
+  }
+
   release(): Promise<void> {
     return this.#session.release();
   }
+}
+
+/** [rows, cols] to [cols, rows]. */
+function transpose(values: Float32Array, rows: number, cols: number): Float32Array {
+  const turned = new Float32Array(values.length);
+  for (let r = 0, i = 0; r < rows; r++) {
+    for (let c = 0; c < cols; c++, i++) turned[c * rows + r] = values[i];
+  }
+  return turned;
 }

@@ -32,7 +32,7 @@ export function correctBias(
   const { node, op, scope, alpha } = layer;
   const weightIsRight = node.input.indexOf(layer.input) === 0;
   const values = Float32Array.from(shift, (s) => s * alpha);
-  if (/Conv$/.test(op) || /Gemm$/.test(op)) {
+  if (/Conv$|Gemm$|Attention$/.test(op)) {
     const beta = /Gemm$/.test(op) ? floatAttribute(node, 'beta', 1) : 1;
     if (beta === 0) return { reason: 'its bias is switched off (beta 0)' };
     const scaled = values.map((v) => v / beta);
@@ -106,8 +106,7 @@ function addInitializer(
   weightIsRight: boolean,
 ): string {
   const name = `${layer.node.output[0]}/resect_bias`;
-  const { view } = layer.weight ?? { view: undefined };
-  const dtype = view && !view.dequantization ? tensorInfo(view.tensor).dtype : 'float32';
+  const dtype = layer.weight?.view.dtype ?? 'float32';
   graph.initializer.push(
     makeTensor({
       name,

@@ -62,12 +62,11 @@ export async function collectStatistics(
   );
   let run = 0;
   await withPart(part, instrumented, async (session) => {
-    for await (const { feeds, batch } of partFeeds(part)) {
-      const valid = batch.tokens?.[0];
+    for await (const { feeds, batch, copies } of partFeeds(part)) {
       const outputs = await session.run({
         ...feeds,
         [pickInput]: pickTensor(picks, run++),
-        ...(padded.size > 0 && { [validInput]: rangeTensor(valid ?? 0) }),
+        ...(padded.size > 0 && { [validInput]: validRows(feeds, batch, copies) }),
       });
       for (const [i, probe] of probes.entries()) {
         const reduction = readReduction(outputs, i);
@@ -80,7 +79,7 @@ export async function collectStatistics(
           rows: new Float32Array(0),
           kept: [],
         };
-        addReduction(collected[i], reduction, probe, batch.size);
+        addReduction(collected[i], reduction, probe, copies);
       }
     }
   });
@@ -115,21 +114,27 @@ const withPart = <T>(
 ) =>
   openPart(model, proto).then(({ bytes, folder }) => withSession(bytes, { threads, folder }, use));
 
-/** One sample at a time, with the cached activation that the part starts from. */
-async function* partFeeds({
-  proto,
-  calibration,
-  input,
-  progress,
-}: Part): AsyncGenerator<{ feeds: Feeds; batch: Batch }> {
+interface Run {
+  feeds: Feeds;
+  batch: Batch;
+  /** Times the sample is repeated, to fill a batch of frozen size. */
+  copies: number;
+}
+
+/** One sample a run, with the cached activation that the part starts from. */
+async function* partFeeds({ proto, calibration, input, progress }: Part): AsyncGenerator<Run> {
   const { dataset, indices } = calibration;
-  let run = 0;
-  let done = 0;
-  for await (const batch of batches(dataset, indices, 1, modelInputs(proto))) {
-    yield { feeds: { ...batch.feeds, ...(input && { [input.name]: input.values[run] }) }, batch };
-    run++;
-    done += batch.size;
-    progress(done, indices.length);
+  const specs = modelInputs(proto);
+  const example = await dataset.example(indices[0]);
+  for (const [run, index] of indices.entries()) {
+    for await (const batch of batches(dataset, [index], 1, specs)) {
+      const [copies = 1] = Object.entries(example.inputs).flatMap(([name, { dims }]) =>
+        batch.feeds[name]?.dims.length === dims.length + 1 ? batch.feeds[name].dims[0] : [],
+      );
+      const boundary = input && { [input.name]: input.values[run] };
+      yield { feeds: { ...batch.feeds, ...boundary }, batch, copies };
+    }
+    progress(run + 1, indices.length);
   }
 }
 
@@ -148,10 +153,10 @@ async function paddedProbes(part: Part, base: ModelProto, probes: Probe[]): Prom
   const bare = probes.map((probe) => ({ ...probe, gram: false }));
   return withPart(part, instrument(base, bare), async (session) => {
     const found = new Set<Probe>();
-    for await (const { feeds } of partFeeds({ ...part, progress: () => {} })) {
+    for await (const { feeds, copies } of partFeeds({ ...part, progress: () => {} })) {
       const outputs = await session.run({ ...feeds, [pickInput]: pickTensor(1, 0) });
       for (const [i, probe] of probes.entries()) {
-        if (readReduction(outputs, i)?.tokens === length) found.add(probe);
+        if (readReduction(outputs, i)?.tokens === copies * length) found.add(probe);
       }
       break;
     }
@@ -172,22 +177,24 @@ function addReduction(
   to: Collected & { kept: Float32Array[] },
   reduction: Reduction,
   probe: Probe,
-  samples: number,
+  copies: number,
 ) {
-  const { tokens, sum, centredSquares, gram } = reduction;
+  const { sum, centredSquares, gram } = reduction;
+  const once = (values: Float32Array) => (copies === 1 ? values : values.map((v) => v / copies));
+  const tokens = reduction.tokens / copies;
   const width = probe.features / probe.groups;
   for (const [g, accumulator] of to.accumulators.entries()) {
     const slice = (all: Float32Array, size: number) => all.subarray(g * size, (g + 1) * size);
-    const groupSum = slice(sum, width);
-    const centred = slice(centredSquares, width);
+    const groupSum = once(slice(sum, width));
+    const centred = once(slice(centredSquares, width));
     accumulator.add({
-      samples,
+      samples: 1,
       tokens,
       sum: groupSum,
       // Σx² = Σ(x - mean)² + (Σx)²/n: both terms positive, nothing cancels.
       sumSquares: Float64Array.from(centred, (c, j) => c + (groupSum[j] * groupSum[j]) / tokens),
       centredSquares: centred,
-      gram: gram && slice(gram, width * width),
+      gram: gram && once(slice(gram, width * width)),
     });
   }
   to.kept.push(reduction.rows);
@@ -213,11 +220,15 @@ const pickTensor = (picks: number, run: number): TensorData => ({
   ),
 });
 
-const rangeTensor = (n: number): TensorData => ({
-  dtype: 'int64',
-  dims: [n],
-  data: BigInt64Array.from({ length: n }, (_, i) => BigInt(i)),
-});
+/** Row numbers of the tokens that are not padding, in every copy of the sample. */
+function validRows(feeds: Feeds, { tokens = [0] }: Batch, copies: number): TensorData {
+  const length = sequenceLength(feeds);
+  const rows: bigint[] = [];
+  for (let c = 0; c < copies; c++) {
+    for (let t = 0; t < tokens[0]; t++) rows.push(BigInt(c * length + t));
+  }
+  return { dtype: 'int64', dims: [rows.length], data: BigInt64Array.from(rows) };
+}
 
 export function concat(parts: readonly Float32Array[]): Float32Array {
   const all = new Float32Array(parts.reduce((n, p) => n + p.length, 0));

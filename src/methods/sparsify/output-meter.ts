@@ -40,7 +40,7 @@ export class OutputMeter {
   ): Promise<OutputMeter | undefined> {
     if (!samples || !statistics || !algebra) return undefined;
     const tokens = samples.length / cols;
-    const gram = await gramOf(samples, cols, algebra);
+    const gram = await algebra.gram(samples, cols);
     const perToken = statistics.samples / statistics.tokens;
     const mean = Float64Array.from(statistics.sum, (s) => s * perToken);
     const meter = new OutputMeter(gram, cols, algebra, mean, tokens);
@@ -75,34 +75,8 @@ export class OutputMeter {
   }
 }
 
-/** Layers that read the same activation have the same samples. */
-const grams = new WeakMap<Float32Array, Float32Array>();
-
-async function gramOf(
-  samples: Float32Array,
-  cols: number,
-  algebra: LinearAlgebra,
-): Promise<Float32Array> {
-  const known = grams.get(samples);
-  if (known) return known;
-  const tokens = samples.length / cols;
-  const byChannel = transpose(samples, tokens, cols);
-  const gram = await algebra.timesTransposed(byChannel, byChannel, tokens);
-  grams.set(samples, gram);
-  return gram;
-}
-
 function innerProduct(a: Float32Array, b: Float32Array): number {
   let sum = 0;
   for (let i = 0; i < a.length; i++) sum += a[i] * b[i];
   return sum;
-}
-
-/** [rows, cols] to [cols, rows]. */
-function transpose(values: Float32Array, rows: number, cols: number): Float32Array {
-  const turned = new Float32Array(values.length);
-  for (let r = 0, i = 0; r < rows; r++) {
-    for (let c = 0; c < cols; c++, i++) turned[c * rows + r] = values[i];
-  }
-  return turned;
 }

@@ -33,12 +33,25 @@ export function planLayers(
   selects: Context['selects'],
 ): PlannedLayer[] {
   const pattern = patternOf(given);
-  return findLinearLayers(graph).map((layer) => {
+  const planned: PlannedLayer[] = findLinearLayers(graph).map((layer) => {
     const reason = skipReason(layer, given, pattern, selects);
     const { name, op, weight } = layer;
     const shape: [number, number] | undefined = weight && [weight.rows, weight.cols];
     return { layer, report: { name, op, shape, status: reason ? 'skipped' : 'changed', reason } };
   });
+  // A tensor that serves several layers is pruned for all of them or for none.
+  const kept = new Map(
+    planned
+      .filter(({ report }) => report.status === 'skipped')
+      .map(({ layer, report }) => [layer.weight?.view.tensor, report.name]),
+  );
+  for (const { layer, report } of planned) {
+    const mate = layer.weight && kept.get(layer.weight.view.tensor);
+    if (report.status === 'skipped' || mate === undefined) continue;
+    report.status = 'skipped';
+    report.reason = `shares its weight with ${mate}, which is skipped`;
+  }
+  return planned;
 }
 
 function skipReason(

@@ -1,23 +1,26 @@
 import { dataError, modelError } from '../../errors.js';
 import { maskEdit, readMatrix, replaceEdit, type WeightMatrix } from '../../graph/weight-matrix.js';
 import { tensorInfo } from '../../onnx/index.js';
-import type { LinearAlgebra } from '../../runtime/linear-algebra.js';
 import { correctBias } from './bias.js';
 import { type Collected, concat, type Part } from './collect.js';
 import type { OutputError } from './output-meter.js';
 import { pruneOptions, type SparsifyParameters } from './parameters.js';
 import type { PlannedLayer, SparsifyLayer } from './plan.js';
-import { type PrunedLayer, pruneLayer } from './prune.js';
-import type { RowPool } from './row-pool.js';
-import { countNonFinite, countNonFiniteStatistics, type InputStatistics } from './statistics.js';
+import { type PrunedLayer, type PruneTools, pruneLayer } from './prune.js';
+import {
+  countNonFinite,
+  countNonFiniteStatistics,
+  type InputStatistics,
+  StatisticsAccumulator,
+} from './statistics.js';
 import type { Target } from './targets.js';
 
 /** Statistics by layer. Layers that read the same activation in the same way share them. */
 export type CollectedByLayer = Map<PlannedLayer, Collected | undefined>;
 
-export interface Tools {
-  pool: RowPool;
-  algebra?: LinearAlgebra;
+/** What pruning works with, from one tensor to the next. */
+export interface Tools extends PruneTools {
+  finish: (accumulator: StatisticsAccumulator) => InputStatistics;
 }
 
 /** Prunes one stored tensor, writes its layers' reports, and returns the changes to make. */
@@ -48,7 +51,7 @@ export async function pruneTarget(
   const results: PrunedLayer[] = [];
   const statistics: InputStatistics[] = [];
   for (let g = 0; g < groups; g++) {
-    const own = mergedStatistics(seen, g, layer.name);
+    const own = mergedStatistics(seen, g, layer.name, tools);
     if (own) statistics.push(own);
     results.push(
       await pruneLayer(
@@ -111,11 +114,16 @@ function mergedStatistics(
   seen: Collected[],
   group: number,
   layer: string,
+  { finish }: Tools,
 ): InputStatistics | undefined {
   const [first, ...others] = new Set(seen.map((c) => c.accumulators[group]));
   if (!first) return undefined;
-  for (const other of others) first.merge(other);
-  const statistics = first.finish();
+  let all = first;
+  if (others.length > 0) {
+    all = new StatisticsAccumulator(first.cols, { gram: first.hasGram });
+    for (const part of [first, ...others]) all.merge(part);
+  }
+  const statistics = finish(all);
   const bad = countNonFiniteStatistics(statistics);
   if (bad > 0) {
     throw dataError('The calibration data drives a layer to NaN or infinity.', {

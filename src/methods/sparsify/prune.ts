@@ -1,5 +1,5 @@
 import type { LinearAlgebra } from '../../runtime/linear-algebra.js';
-import { factorHessian, inverseFactorDiagonal } from './cholesky.js';
+import { type HessianFactor, inverseFactorDiagonal } from './cholesky.js';
 import { type DsnotOptions, StopCode } from './dsnot.js';
 import type { LayerTask } from './layer.js';
 import { magnitudeLayerMask } from './masks.js';
@@ -52,15 +52,23 @@ export interface PrunedLayer {
   notes: string[];
 }
 
+/** What pruning works with, from one layer to the next. */
+export interface PruneTools {
+  pool: RowPool;
+  /** Absent without calibration data. */
+  algebra?: LinearAlgebra;
+  factor: (hessian: Float32Array) => HessianFactor | undefined;
+}
+
 /** Prunes one layer. Rows are independent (but for SparseGPT's update), so `pool` may split them. */
 export async function pruneLayer(
   task: PruneTask,
   options: PruneOptions,
-  tools: { pool: RowPool; algebra?: LinearAlgebra },
+  tools: PruneTools,
 ): Promise<PrunedLayer> {
   const { w, rows, cols, alpha } = task;
   const notes: string[] = [];
-  const factor = hessianFactor(task, options, notes);
+  const factor = hessianFactor(task, options, tools, notes);
   const meter = await OutputMeter.of(task, tools.algebra);
   const finish = async (mask: Uint8Array, weights?: Float32Array): Promise<PrunedLayer> => {
     const error = await meter?.error(weights ? difference(w, weights) : prunedOf(w, mask));
@@ -122,12 +130,13 @@ export async function pruneLayer(
 
 /** The Hessian's factor, where the criterion asks for one; without it Wanda's scores stand in. */
 function hessianFactor(
-  { statistics, cols }: PruneTask,
+  { statistics }: PruneTask,
   { criterion }: PruneOptions,
+  tools: PruneTools,
   notes: string[],
 ) {
   if (criterion !== 'sparsegpt' || !statistics?.hessian) return undefined;
-  const factor = factorHessian(statistics.hessian, cols);
+  const factor = tools.factor(statistics.hessian);
   if (!factor) notes.push('Hessian not positive definite: Wanda scores used instead of SparseGPT');
   else if (factor.damping > 0.01) notes.push(`Hessian needed a damping of ${factor.damping}`);
   return factor;

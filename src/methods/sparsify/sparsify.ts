@@ -4,10 +4,12 @@ import type { Model } from '../../onnx/index.js';
 import type { Probe } from '../../runtime/instrument.js';
 import { LinearAlgebra } from '../../runtime/linear-algebra.js';
 import type { Context, Surgery } from '../method.js';
+import { factorHessian } from './cholesky.js';
 import { type Boundary, collectStatistics, type Part, propagate } from './collect.js';
 import type { SparsifyParameters } from './parameters.js';
 import type { PlannedLayer, SparsifyLayer } from './plan.js';
 import { type CollectedByLayer, pruneTarget, type Tools } from './prune-target.js';
+import { rememberLast } from './remember.js';
 import { RowPool } from './row-pool.js';
 import { storeSparse } from './sparse-store.js';
 import { type Target, toSegments, toTargets, withinBudget } from './targets.js';
@@ -31,7 +33,11 @@ export async function sparsifyModel(
   const targets = toTargets(planned);
   const notes: string[] = [];
   const large = targets.some(({ weight }) => weight.rows * weight.cols >= worthWorkers);
-  const tools: Tools = { pool: new RowPool(large ? threads : 1) };
+  const tools: Tools = {
+    pool: new RowPool(large ? threads : 1),
+    finish: rememberLast((accumulator) => accumulator.finish()),
+    factor: rememberLast((hessian) => factorHessian(hessian, Math.sqrt(hessian.length))),
+  };
   try {
     if (calibration) {
       tools.algebra = await LinearAlgebra.open(threads);
@@ -88,6 +94,7 @@ export async function sparsifyModel(
       hint: 'Choose a higher sparsity, or another model: this one may be sparse already.',
     });
   }
+  const changedTensors = [...model.edits.keys()].map((t) => t.name ?? '');
   if (given.store !== 'dense')
     notes.push(
       ...(await storeSparse(
@@ -99,7 +106,7 @@ export async function sparsifyModel(
   notes.push(
     'zeros make a model smaller to compress and ship, not faster: the CPU kernels of ONNX Runtime multiply by them. In float32, --store sparse makes the file itself smaller above 67 % zeros',
   );
-  return { layers, changedTensors: [...model.edits.keys()].map((t) => t.name ?? ''), notes };
+  return { layers, changedTensors, notes };
 }
 
 /** What each layer's input looks like on the calibration data. */

@@ -48,7 +48,7 @@ export class StatisticsAccumulator {
   readonly #sum: Float64Array;
   readonly #sumSquares: Float64Array;
   readonly #centredSquares: Float64Array;
-  #gram: Float32Array | undefined;
+  readonly #gram: Float32Array | undefined;
 
   constructor(cols: number, options: { gram: boolean }) {
     this.cols = cols;
@@ -56,6 +56,10 @@ export class StatisticsAccumulator {
     this.#sumSquares = new Float64Array(cols);
     this.#centredSquares = new Float64Array(cols);
     this.#gram = options.gram ? new Float32Array(cols * cols) : undefined;
+  }
+
+  get hasGram(): boolean {
+    return this.#gram !== undefined;
   }
 
   get samples(): number {
@@ -73,7 +77,7 @@ export class StatisticsAccumulator {
     addTo(this.#gram, call.gram);
   }
 
-  /** For a weight that several nodes share: as if the samples of all of them were concatenated. */
+  /** Takes in the samples of another accumulator, which stays as it is. */
   merge(other: StatisticsAccumulator): void {
     this.add({
       samples: other.#samples,
@@ -85,10 +89,7 @@ export class StatisticsAccumulator {
     });
   }
 
-  /**
-   * The statistics so far. The Gram matrix becomes the Hessian in place, so an accumulator that
-   * has one ends here. Throws a data error when nothing was added.
-   */
+  /** The statistics so far. Throws a data error when nothing was added. */
   finish(): InputStatistics {
     if (this.#samples === 0 || this.#tokens === 0) {
       throw dataError('no calibration data reached this layer', {
@@ -97,12 +98,8 @@ export class StatisticsAccumulator {
         hint: 'Give more calibration samples, or use the magnitude criterion, which needs none.',
       });
     }
-    const hessian = this.#gram;
-    this.#gram = undefined;
-    if (hessian) {
-      const scale = 2 / this.#samples;
-      for (let i = 0; i < hessian.length; i++) hessian[i] *= scale;
-    }
+    const scale = 2 / this.#samples;
+    const hessian = this.#gram?.map((x) => x * scale);
     return {
       samples: this.#samples,
       tokens: this.#tokens,

@@ -86,6 +86,8 @@ const prunedReference = once((how: How) =>
   once((rounds: Variant['rounds']) => pruned(referenceModel(rounds), how)),
 );
 
+const bitsOf = (w: Float32Array) => Buffer.from(w.buffer, w.byteOffset, w.byteLength);
+
 describe.each(variants)('resnet8: $name', (variant) => {
   test('classifies as well as the original', async () => {
     const [before, after] = [await accuracy(original), await accuracy(pathOf(variant))];
