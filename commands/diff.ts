@@ -5,8 +5,7 @@ import { readModel } from '../src/onnx/index.js';
 import { diffText } from '../src/report/diff.js';
 
 export default class Diff extends BaseCommand {
-  static override summary =
-    'Show how two models differ: graph, tensors, metadata. Exit code 1 if they do.';
+  static override summary = 'Show how two models differ. Exit code 1 if they do.';
   static override examples = [
     '<%= config.bin %> diff model.onnx sparse.onnx',
     '<%= config.bin %> diff model.onnx sparse.onnx --json',

@@ -5,11 +5,10 @@ import { terminalProgress } from '../src/cli/progress.js';
 import { ExitCode } from '../src/errors.js';
 import { type EvaluationResult, evaluate } from '../src/recipe/evaluation.js';
 import { evaluationMarkdown, evaluationText } from '../src/report/evaluation.js';
-import { writeReports } from '../src/report/write.js';
+import { checkReports, writeReports } from '../src/report/write.js';
 
 export default class Evaluate extends BaseCommand {
-  static override summary =
-    'Measure a model on data: task metrics, latency, size, and how close it is to an original.';
+  static override summary = 'Measure a model on data, alone or against its original.';
   static override examples = [
     '<%= config.bin %> evaluate model.onnx --data test.npz --task classification',
     '<%= config.bin %> evaluate sparse.onnx --data test.yaml --against model.onnx --max-drop accuracy=0.01',
@@ -39,6 +38,8 @@ export default class Evaluate extends BaseCommand {
 
   async run(): Promise<EvaluationResult> {
     const { args, flags } = await this.parse(Evaluate);
+    const reports = flags.report ?? [];
+    checkReports(reports);
     const progress = terminalProgress();
     const { data, against, samples, task, tokenizer, where, indices, threads, seed } = flags;
     const result = await evaluate({
@@ -55,7 +56,7 @@ export default class Evaluate extends BaseCommand {
       gates: gatesFrom(flags),
       progress: flags.quiet ? undefined : progress.show,
     }).finally(progress.clear);
-    await writeReports(flags.report ?? [], {
+    await writeReports(reports, {
       json: () => result,
       markdown: () => evaluationMarkdown(result),
     });

@@ -5,8 +5,7 @@ import { readModel } from '../src/onnx/index.js';
 import { inspectionsText, inspectText } from '../src/report/inspect.js';
 
 export default class Inspect extends BaseCommand {
-  static override summary =
-    'Show what is in a model: interface, ops, parameters, sizes, zeros, linear layers.';
+  static override summary = 'Show what is in a model: ops, parameters, sizes, zeros, layers.';
   static override examples = [
     '<%= config.bin %> inspect model.onnx',
     '<%= config.bin %> inspect model.onnx sparse.onnx',

@@ -24,6 +24,7 @@ const shared = [
 export default class extends TestEnvironment {
   async setup() {
     await super.setup();
+    process.env.ORT_DISABLE_TELEMETRY = '1';
     for (const name of shared) this.global[name] = globalThis[name];
   }
 }

@@ -1,6 +1,6 @@
 import { Command, Errors } from '@oclif/core';
 import { ExitCode, ResectError } from '../errors.js';
-import { wrap } from '../report/operation.js';
+import { printable, wrap } from '../report/text.js';
 
 /** What all commands share: `--json`, and errors that say what to do. */
 export abstract class BaseCommand extends Command {
@@ -13,7 +13,13 @@ export abstract class BaseCommand extends Command {
       return this.exit(error.exitCode);
     }
     // What oclif itself throws: wrong flags and the like.
-    if (error instanceof Errors.CLIError) return super.catch(error) as never;
+    if (error instanceof Errors.CLIError) {
+      const code = error.oclif.exit ?? ExitCode.usage;
+      const message = error.message.split('\n')[0];
+      if (this.jsonEnabled()) this.logJson({ error: { message, exitCode: code } });
+      else this.logToStderr(wrap(`Error: ${sentence(message)} See resect ${this.id} --help.`));
+      return this.exit(code);
+    }
     const report = `${error.stack ?? error}\n\nThis is a bug in resect. Please report it, with the lines above.`;
     if (this.jsonEnabled())
       this.logJson({ error: { message: error.message, exitCode: ExitCode.bug } });
@@ -38,13 +44,14 @@ export const errorJson = ({
 /** An error as people read it: what, where, expected, got, and what to do. */
 export function errorText({ message, detail }: ResectError): string {
   const { where, expected, got, hint } = detail;
-  const line = (label: string, text?: string) => (text ? [wrap(`  ${label} ${text}`)] : []);
+  const line = (label: string, text?: string) =>
+    text ? [wrap(printable(text), { first: `  ${label} `, rest: ' '.repeat(12) })] : [];
   return [
-    wrap(`Error: ${sentence(message)}`),
+    wrap(printable(`Error: ${sentence(message)}`)),
     ...line('where:   ', where),
     ...line('expected:', expected),
     ...line('got:     ', got),
-    ...(hint ? [wrap(`  ${sentence(hint)}`)] : []),
+    ...(hint ? [wrap(printable(sentence(hint)), { first: '  ', rest: '  ' })] : []),
   ].join('\n');
 }
 

@@ -2,7 +2,7 @@ import { ExitCode } from '../errors.js';
 import type { LayerColumn, LayerReport, Method } from '../methods/method.js';
 import { type OperationResult, operate } from '../recipe/operation.js';
 import { operationMarkdown, operationText } from '../report/operation.js';
-import { writeReports } from '../report/write.js';
+import { checkReports, writeReports } from '../report/write.js';
 import { BaseCommand } from './base.js';
 import { gatesFrom, methodParameters } from './flags.js';
 import { terminalProgress } from './progress.js';
@@ -41,6 +41,8 @@ export abstract class OperationCommand extends BaseCommand {
     model: string,
     flags: OperationFlags,
   ): Promise<OperationResult> {
+    const reports = flags.report ?? [];
+    checkReports(reports, flags.output);
     const progress = terminalProgress();
     let result: OperationResult;
     try {
@@ -72,7 +74,7 @@ export abstract class OperationCommand extends BaseCommand {
       progress.clear();
     }
     const columns: LayerColumn<LayerReport>[] = method.columns;
-    await writeReports(flags.report ?? [], {
+    await writeReports(reports, {
       json: () => result,
       markdown: () => operationMarkdown(result, columns),
     });

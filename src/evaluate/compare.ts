@@ -64,8 +64,9 @@ export async function compareModels(
   }
   const sessions: Session[] = [];
   try {
-    const feeds = await timingFeed(original.model, options);
+    let feeds: Feeds;
     try {
+      feeds = await timingFeed(original.model, options);
       sessions.push(await Session.open(originalPath, { threads }));
       await sessions[0].run(feeds);
     } catch (error) {

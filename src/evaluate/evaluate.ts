@@ -6,6 +6,7 @@ import {
   randomFeeds,
   type Task,
 } from '../data/index.js';
+import { ResectError } from '../errors.js';
 import { type Latency, quartiles } from '../runtime/latency.js';
 import type { Session } from '../runtime/session.js';
 import { Fidelity } from './fidelity.js';
@@ -65,9 +66,9 @@ export async function evaluateModels(
       const start = performance.now();
       const result = await session.run(batch.feeds);
       if (batch.size === 1) times[i].push(performance.now() - start);
-      metrics[i]?.add(result, batch);
       results.push(result);
     }
+    for (const [i, metric] of metrics.entries()) atData(data, () => metric?.add(results[i], batch));
     for (const [i, fidelity] of fidelities.entries()) fidelity.add(results[0], results[i + 1]);
     done += batch.size;
     progress?.(done, total);
@@ -79,6 +80,19 @@ export async function evaluateModels(
     ...(times[0].length > timedRuns && { latency: times.map((t) => quartiles(t.slice(1))) }),
     samples: total,
   };
+}
+
+/** Errors about labels and tokens say which data they are in. */
+function atData(data: EvaluationData, work: () => void): void {
+  try {
+    work();
+  } catch (error) {
+    if (!(error instanceof ResectError) || data.kind === 'random') throw error;
+    throw new ResectError(error.message, error.exitCode, {
+      where: data.dataset.path,
+      ...error.detail,
+    });
+  }
 }
 
 async function* feed(data: EvaluationData, session: Session): AsyncGenerator<Batch> {

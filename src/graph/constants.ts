@@ -145,7 +145,7 @@ export class Constants {
       case 'Transpose': {
         const perm =
           intsAttribute(node, 'perm') ?? from.axes.map((_, i) => from.axes.length - 1 - i);
-        if (perm.length !== from.axes.length || perm.some((i) => !from.axes[i]))
+        if (new Set(perm).size !== from.axes.length || perm.some((i) => !from.axes[i]))
           return { reason: 'read through a Transpose that does not fit it' };
         return { ...from, axes: perm.map((i) => from.axes[i]) };
       }

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { lstatSync, renameSync, rmSync } from 'node:fs';
+import { lstatSync, renameSync, rmSync, type Stats } from 'node:fs';
 import { type FileHandle, mkdir, open } from 'node:fs/promises';
 import nodePath from 'node:path';
 import { ioError } from '../errors.js';
@@ -73,7 +73,7 @@ function publish(temporary: readonly string[], targets: readonly string[], force
  * @throws ioError when there is one and `force` is not set, or when it is anything but a file
  */
 export function checkTarget(target: string, force: boolean): boolean {
-  const stats = lstatSync(target, { throwIfNoEntry: false });
+  const stats = statTarget(target);
   if (!stats) return false;
   if (!stats.isFile() && !stats.isSymbolicLink())
     throw ioError(`cannot write ${target}: it is ${kindOf(stats)}`, {
@@ -88,6 +88,14 @@ export function checkTarget(target: string, force: boolean): boolean {
       hint: 'Choose another name for the output, or replace the file with --force.',
     });
   return true;
+}
+
+function statTarget(target: string): Stats | undefined {
+  try {
+    return lstatSync(target, { throwIfNoEntry: false });
+  } catch (cause) {
+    throw ioFailure('write', target, cause);
+  }
 }
 
 /**

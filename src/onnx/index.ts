@@ -51,4 +51,4 @@ export {
 } from './tensors.js';
 export { decode, decodeFloat32, encodeFloat32, type TypedArray } from './values.js';
 export { allTensors } from './walk.js';
-export { encodeModel, serializeModel, writeModel } from './write.js';
+export { checkOutput, encodeModel, serializeModel, writeModel } from './write.js';

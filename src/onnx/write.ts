@@ -73,8 +73,7 @@ export async function writeModel(
 ): Promise<{ bytes: number; files: string[] } | undefined> {
   const { force = false, externalData, check } = options;
   const dataPath = `${outPath}.data`;
-  refuseInput(model, [outPath, dataPath]);
-  checkTarget(outPath, force);
+  checkOutput(model, outPath, { force });
 
   const plan = await planOutput(model, nodePath.basename(dataPath), externalData);
   const last = plan.weights.at(-1);
@@ -100,27 +99,43 @@ export async function writeModel(
   };
 }
 
-/** @throws ioError when a target is a file that the model was read from, under whatever name */
-function refuseInput(model: Model, targets: readonly string[]): void {
-  const idOf = (path: string) => {
-    const stats = statSync(path, { bigint: true, throwIfNoEntry: false });
-    return stats && `${stats.dev}:${stats.ino}`;
-  };
-  const inputs = new Map(
-    [...(model.path === undefined ? [] : [model.path]), ...model.externalFiles()].map((path) => [
-      idOf(path),
-      path,
-    ]),
-  );
-  inputs.delete(undefined);
+/**
+ * Refuses an output before any work is done for it.
+ * @param others further files that the operation reads
+ * @throws ioError when it exists and `force` is not set, or is a file that the operation reads, under
+ *   whatever name
+ */
+export function checkOutput(
+  model: Model,
+  outPath: string,
+  { force = false, others = [] }: { force?: boolean; others?: readonly string[] },
+): void {
+  const inputs = [...(model.path === undefined ? [] : [model.path]), ...model.externalFiles()];
+  refuseInput([...inputs, ...others], [outPath, `${outPath}.data`]);
+  checkTarget(outPath, force);
+}
+
+function refuseInput(inputs: readonly string[], targets: readonly string[]): void {
+  const known = new Map(inputs.map((path) => [fileId(path), path]));
+  known.delete(undefined);
   for (const target of targets) {
-    const input = inputs.get(idOf(target));
+    const input = known.get(fileId(target));
     if (input !== undefined)
       throw ioError(`cannot write ${target}: it is the input itself`, {
         where: target,
         got: `the same file as ${input}`,
         hint: 'Choose another name for the output; inputs are never changed.',
       });
+  }
+}
+
+/** What two names of one file have in common; undefined where there is none. */
+function fileId(path: string): string | undefined {
+  try {
+    const stats = statSync(path, { bigint: true, throwIfNoEntry: false });
+    return stats && `${stats.dev}:${stats.ino}`;
+  } catch {
+    return undefined; // a link loop, a file for a folder: no input can be read through it
   }
 }
 

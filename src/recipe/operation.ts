@@ -1,15 +1,14 @@
-import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import picomatch from 'picomatch';
 import type { z } from 'zod';
 import { type Dataset, hashFiles, openDataset, sampleIndices, type Task } from '../data/index.js';
-import { ExitCode, ioError, ResectError, usageError } from '../errors.js';
+import { ExitCode, ResectError, usageError } from '../errors.js';
 import { type Comparison, compareModels, gateInput } from '../evaluate/compare.js';
 import { checkGates, type GateResult, type Gates, validateGates } from '../evaluate/gates.js';
 import { measureSize } from '../evaluate/measure.js';
 import { modelInputs } from '../graph/interface.js';
 import type { Calibration, LayerReport, Method, Progress } from '../methods/method.js';
-import { MAX_MODEL_BYTES, readModel, writeModel } from '../onnx/index.js';
+import { checkOutput, MAX_MODEL_BYTES, readModel, writeModel } from '../onnx/index.js';
 import { type Provenance, provenance, stamp } from './provenance.js';
 import { refusedByRuntime, verifyWritten } from './verify.js';
 
@@ -93,7 +92,7 @@ export async function operate<S extends z.ZodObject>(
   }
   const { output } = request;
   if (!output) throw usageError('Say where to write the result.', { expected: '-o FILE' });
-  refuseExisting(output, request.force ?? false);
+  checkOutput(model, output, { force: request.force });
 
   const needs = method.needs(parameters);
   if (needs.calibration === 'required' && !request.calib) {
@@ -113,6 +112,9 @@ export async function operate<S extends z.ZodObject>(
     indices: sampleIndices(calibData.length, request.samples ?? defaultSamples, seed),
   };
 
+  const others = [...(calibData?.files ?? []), ...(evalData?.files ?? [])];
+  checkOutput(model, output, { force: request.force, others });
+
   const inputSha256 = await model.hash();
   const size = await measureSize(model);
   const surgery = await method.apply(model, parameters, {
@@ -124,7 +126,7 @@ export async function operate<S extends z.ZodObject>(
   });
   const calibrationSha256 = calibData && (await hashFiles(calibData.files));
   const origin = provenance({
-    command: `${method.name} ${JSON.stringify(parameters)}`,
+    command: `${method.name} ${JSON.stringify({ ...parameters, ...choices(request) })}`,
     inputSha256,
     calibrationSha256,
     seed,
@@ -219,13 +221,15 @@ function selector(include: string[] = [], exclude: string[] = []): (layer: strin
   return (layer) => included(layer) && !excluded(layer);
 }
 
-/** Before any work: an existing output that may not be replaced would be refused at the very end. */
-function refuseExisting(output: string, force: boolean): void {
-  if (force || !existsSync(output)) return;
-  throw ioError('The output exists already.', {
-    where: output,
-    hint: 'Choose another name, or replace it with --force.',
-  });
+/** What else decides the result: which data and which layers. */
+function choices<S extends z.ZodObject>({
+  samples,
+  where,
+  indices,
+  include,
+  exclude,
+}: OperationRequest<S>) {
+  return { samples: samples ?? defaultSamples, where, indices, include, exclude };
 }
 
 const since = (start: number): number => (performance.now() - start) / 1000;

@@ -1,7 +1,8 @@
 import type { EvaluationResult } from '../recipe/evaluation.js';
 import { bytes, number, percent } from './format.js';
-import { comparisonTable, gateText, measuredOn, metric, wrap } from './operation.js';
+import { comparisonTable, gateText, measuredOn, metric } from './operation.js';
 import { markdownTable, type Table, textTable } from './table.js';
+import { wrap } from './text.js';
 
 /** An evaluation for the terminal. */
 export const evaluationText = (result: EvaluationResult): string => render(result, textTable);

@@ -1,8 +1,8 @@
 import type { Inspection, LinearLayerSummary } from '../evaluate/inspect.js';
 import type { Port } from '../graph/interface.js';
 import { bytes, percent } from './format.js';
-import { wrap } from './operation.js';
 import { textTable } from './table.js';
+import { wrap } from './text.js';
 
 /** One model for the terminal. */
 export function inspectText(i: Inspection): string {

@@ -5,6 +5,7 @@ import type { LayerColumn, LayerReport } from '../methods/method.js';
 import type { OperationResult } from '../recipe/operation.js';
 import { bytes, duration, number, percent } from './format.js';
 import { markdownTable, type Table, textTable } from './table.js';
+import { wrap } from './text.js';
 
 /** Layers shown in the terminal; reports in files have all. */
 const shownLayers = 40;
@@ -159,14 +160,3 @@ function change(name: string, before: number, after: number): string {
 }
 
 const ratio = (value: number): string => `${value.toFixed(2)}x`;
-
-/** Lines of at most 80 columns; words longer than that stay whole. */
-export function wrap(text: string, width = 80): string {
-  const lines = [''];
-  for (const word of text.split(' ')) {
-    const line = lines[lines.length - 1];
-    if (line && line.length + 1 + word.length > width) lines.push(`  ${word}`);
-    else lines[lines.length - 1] = line ? `${line} ${word}` : word;
-  }
-  return lines.join('\n');
-}

@@ -1,3 +1,5 @@
+import { printable } from './text.js';
+
 /** A table: columns are aligned left, or right where they hold numbers. */
 export interface Table {
   header: string[];
@@ -8,7 +10,7 @@ export interface Table {
 
 /** Plain text, at most `width` columns: the widest left-aligned column gives way. */
 export function textTable({ header, rows, numeric = [] }: Table, width = 80): string {
-  const all = [header, ...rows];
+  const all = [header, ...rows].map((row) => row.map(printable));
   const widths = header.map((_, c) => Math.max(...all.map((row) => (row[c] ?? '').length)));
   const gap = 2;
   const excess = widths.reduce((a, b) => a + b + gap, -gap) - width;
@@ -25,7 +27,9 @@ export function textTable({ header, rows, numeric = [] }: Table, width = 80): st
       })
       .join(' '.repeat(gap))
       .trimEnd();
-  return [line(header), line(widths.map((w) => '-'.repeat(w))), ...rows.map(line)].join('\n');
+  return [line(header), line(widths.map((w) => '-'.repeat(w))), ...all.slice(1).map(line)].join(
+    '\n',
+  );
 }
 
 export function markdownTable({ header, rows, numeric = [] }: Table): string {

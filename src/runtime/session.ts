@@ -15,6 +15,8 @@ let runtime: Promise<typeof Ort> | undefined;
 
 /** ONNX Runtime, loaded on first use so that commands without it start fast and work where it is absent. */
 export function loadRuntime(): Promise<typeof Ort> {
+  // The runtime would report its use to its maker, and leave files of that in the user's folders.
+  process.env.ORT_DISABLE_TELEMETRY ??= '1';
   runtime ??= import('onnxruntime-node').then(
     (ort) => {
       ort.env.logLevel = 'fatal';
@@ -89,18 +91,20 @@ export class Session {
     outputs: readonly string[] = this.outputs.map(({ name }) => name),
   ): Promise<Feeds> {
     const tensors: Record<string, Ort.Tensor> = {};
-    for (const { name } of this.inputs) {
-      const value = feeds[name];
-      if (value) tensors[name] = toOrt(this.#ort, value);
-    }
     let results: Ort.InferenceSession.OnnxValueMapType;
     try {
+      for (const { name } of this.inputs) {
+        const value = feeds[name];
+        if (value) tensors[name] = toOrt(this.#ort, value);
+      }
       // Named, because the runtime fails on outputs that are no tensors (a classifier's ZipMap).
       results = await this.#session.run(tensors, [...outputs]);
     } catch (cause) {
       const got = reason(cause);
       const misfit =
-        /invalid (dimensions|rank)|unexpected input data type|is missing in 'feeds'/i.test(got);
+        /invalid (dimensions|rank)|unexpected input data type|is missing in 'feeds'|out of data bounds|does not match data length/i.test(
+          got,
+        );
       throw misfit
         ? dataError('The data does not fit the model.', {
             got,

@@ -7,8 +7,7 @@ import { nothingToDo, planLayers, type SparsifyLayer } from './plan.js';
 
 export const sparsify: Method<typeof parameters, SparsifyLayer> = {
   name: 'sparsify',
-  summary:
-    'Set weights to zero: magnitude, Wanda or SparseGPT masks, refined by DSnoT, without retraining.',
+    'Set weights to zero by magnitude, Wanda or SparseGPT, refined by DSnoT.',
   references: [
     {
       title: 'Dynamic Sparse No Training: Training-Free Fine-tuning for Sparse LLMs',
@@ -52,6 +51,7 @@ export const sparsify: Method<typeof parameters, SparsifyLayer> = {
   },
 
   plan(model, given, { selects }) {
+    checkCombination(given);
     return planLayers(expanded(model), given, selects).map(({ report }) => report);
   },
 
