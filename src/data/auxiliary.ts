@@ -2,6 +2,9 @@ import { dataError } from '../errors.js';
 import { filled, fromNumbers, isDType, isFloat, isInteger, product, showDims } from './dtypes.js';
 import type { InputSpec, TensorData } from './types.js';
 
+/** Elements that one input of a run may have: at most 2 GB of any dtype. */
+const MAX_ELEMENTS = 2 ** 28;
+
 /** Inputs that are not data, and what they get when none is given. */
 type Kind =
   | 'mask' // ones; zeros over padding
@@ -47,6 +50,7 @@ const isCache = (name: string) => /^past|cache/i.test(name);
 /** The value of an auxiliary input in a run of these sizes. */
 export function auxiliaryInput(spec: InputSpec, kind: Kind, sizes: RunSizes): TensorData {
   const dims = spec.dims.map((_, axis) => resolveDim(spec, axis, kind, sizes));
+  checkSize(spec, dims);
   if (kind === 'positions') return tensor(spec, dims, (i) => i % (dims.at(-1) ?? 1));
   if (kind === 'mask') {
     const sequence = dims.at(-1) ?? 1;
@@ -59,6 +63,7 @@ export function auxiliaryInput(spec: InputSpec, kind: Kind, sizes: RunSizes): Te
 
 /** An input of which every element is `value`. */
 export const constantInput = (spec: InputSpec, dims: number[], value: number): TensorData => {
+  checkSize(spec, dims);
   const dtype = numeric(spec);
   return { dtype, dims, data: filled(dtype, product(dims), value) };
 };
@@ -98,6 +103,21 @@ export function numeric(spec: InputSpec) {
     where: `input ${spec.name}`,
     got: spec.dtype,
   });
+}
+
+/** Throws a data error, before anything is allocated, when an input of a run would have too many elements. */
+export function checkSize(
+  spec: InputSpec,
+  dims: readonly number[],
+  limit = MAX_ELEMENTS,
+  problem = 'the batch is too large',
+): void {
+  if (product(dims) > limit)
+    throw dataError(problem, {
+      where: `input ${spec.name} ${showDims(spec.dims)}`,
+      expected: `at most ${limit} elements`,
+      got: `${showDims(dims)}, ${product(dims)} elements`,
+    });
 }
 
 export const missingInput = (spec: InputSpec, available?: string[]) =>

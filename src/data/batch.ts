@@ -2,6 +2,7 @@ import { dataError, usageError } from '../errors.js';
 import {
   auxiliaryInput,
   auxiliaryKind,
+  checkSize,
   constantInput,
   missingInput,
   type RunSizes,
@@ -15,7 +16,7 @@ import type { Batch, Dataset, Example, InputSpec, TensorData } from './types.js'
  * - A frozen batch k gives runs of exactly k rows; the last one repeats its last example.
  * - A model without a batch axis gets one example per run.
  * - Shorter token sequences are padded at their end, to the model's fixed length or the longest in the batch.
- * Throws a data error when examples of one batch differ in shape.
+ * Throws a data error when examples of one batch differ in shape, or an input would exceed 2^28 elements.
  */
 export async function* batches(
   dataset: Dataset,
@@ -61,6 +62,8 @@ function batching({ inputs }: Example, batchSize: number, specs: readonly InputS
         expected: `a batch of ${frozen ?? '1 or more'}`,
         got: `${batch}`,
       });
+    // An empty item still takes a row.
+    checkSize(spec, [batch, Math.max(1, product(item.dims))]);
     frozen = batch;
   }
   return { frozen, perRun: whole ? 1 : (frozen ?? batchSize) };
@@ -99,6 +102,7 @@ function stack(rows: Example[], spec: InputSpec, padding: number): TensorData {
   const dims = commonDims(rows, items, whole ? spec.dims : spec.dims.slice(1), spec);
   const { dtype } = items[0];
   const size = product(dims);
+  checkSize(spec, [items.length, ...dims]);
   const data = filled(dtype, size * items.length, padding);
   const bytes = new Uint8Array(data.buffer);
   for (const [row, { data: item }] of items.entries())

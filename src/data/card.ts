@@ -7,7 +7,7 @@ const values = z
   .array(z.number())
   .min(1)
   .or(z.number().transform((value) => [value]));
-const side = z.int().min(1).max(65536);
+const side = z.int().min(1).max(16384);
 const nested: z.ZodType<Nested> = z.lazy(() => z.number().or(z.boolean()).or(z.array(nested)));
 type Nested = number | boolean | Nested[];
 
@@ -22,7 +22,7 @@ const inputMapping = z
     channels: z.literal(1).or(z.literal(3)).optional(),
     scale: z.number().optional(),
     mean: values.optional(),
-    std: values.optional(),
+    std: values.refine((list) => list.every((std) => std > 0), 'must be above 0').optional(),
   })
   .check((ctx) => {
     const { array, tokens, value, ...preprocessing } = ctx.value;

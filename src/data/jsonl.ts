@@ -10,6 +10,7 @@ export async function openJsonl(path: string): Promise<ColumnFile> {
   for (const [i, line] of text.split('\n').entries())
     if (line.trim() !== '')
       records.push({ line: i + 1, fields: parseLine(line, `${path}:${i + 1}`) });
+  if (records.length === 0) throw dataError('the data has no examples', { where: path });
   return recordColumns({
     names: Object.keys(records[0]?.fields ?? {}),
     length: records.length,

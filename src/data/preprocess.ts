@@ -29,7 +29,7 @@ export function layoutOf({ dims }: InputSpec): Layout {
 /**
  * Makes one item what the model's input takes: its shape (without the batch axis, if it has one) and dtype.
  * Axes of length 1 are added or dropped as needed, and a vector input takes a flattened item.
- * Throws a data error on NaN, a shape that does not fit, or a value the dtype cannot hold.
+ * Throws a data error on NaN or infinity (before or after preprocessing), a shape that does not fit, or a value the dtype cannot hold.
  */
 export function prepare(
   item: TensorData,
@@ -38,7 +38,7 @@ export function prepare(
   where: string,
 ): TensorData {
   const dtype = numeric(spec);
-  checkNoNaN(item, where);
+  checkFinite(item, where);
   const image = resize(transpose(item, spec, how, where), spec, how, where);
   const dims = itemDims(image.dims, spec);
   if (!dims) throw shapeMismatch(image.dims, spec, where);
@@ -46,15 +46,20 @@ export function prepare(
     how.scale === undefined && !how.mean && !how.std
       ? convert(image, dtype, where)
       : fromNumbers(normalise(image, spec, how, where), dtype, where);
-  return { dtype, dims, data };
+  const prepared = { dtype, dims, data };
+  checkFinite(prepared, `${where}, as input ${spec.name}`);
+  return prepared;
 }
 
-function checkNoNaN(item: TensorData, where: string): void {
+function checkFinite(item: TensorData, where: string): void {
   if (!item.dtype.startsWith('float')) return;
   const values = toNumbers(item);
   for (let i = 0; i < values.length; i++)
-    if (Number.isNaN(values[i]))
-      throw dataError('the data has a NaN', { where, got: `NaN at element ${i}` });
+    if (!Number.isFinite(values[i]))
+      throw dataError(`the data has ${Number.isNaN(values[i]) ? 'a NaN' : 'an infinite value'}`, {
+        where,
+        got: `${values[i]} at element ${i}`,
+      });
 }
 
 function transpose(
@@ -142,11 +147,15 @@ export function itemDims(item: number[], { dims }: InputSpec): number[] | undefi
   const [, ...perExample] = dims;
   if (dims.length > 0) {
     if (fits(item, perExample)) return item;
+    // A fixed first axis that the item fills, as of a state [layers, batch, size], is not the batch.
+    if (item[0] !== 1 && item[0] === dims[0] && fits(item, dims)) return item;
     const aligned = align(item, perExample);
     if (aligned) return aligned;
     if (perExample.length === 1 && perExample[0] === product(item)) return [product(item)];
   }
-  return fits(item, dims) ? item : align(item, dims);
+  if (fits(item, dims)) return item;
+  // Axes are only dropped here: an added one would make rows of what the item has first, such as channels.
+  return item.length > dims.length ? align(item, dims) : undefined;
 }
 
 const fits = (item: number[], dims: (number | string)[]) =>

@@ -1,4 +1,4 @@
-import { auxiliaryInput, auxiliaryKind, numeric } from './auxiliary.js';
+import { auxiliaryInput, auxiliaryKind, checkSize, numeric } from './auxiliary.js';
 import { type DType, fromNumbers, product } from './dtypes.js';
 import { normal, uniform } from './sampling.js';
 import type { InputSpec, TensorData } from './types.js';
@@ -10,12 +10,13 @@ const OPEN_LENGTH = 128;
 const OPEN_SAMPLES = 512;
 /** Random ids stay below any real vocabulary. */
 const MAX_ID = 16;
+const MAX_ELEMENTS = 2 ** 26;
 
 /**
  * One run of random inputs, for when there is no data at all: floats N(0, 1), bytes 0 to 255, other integers
  * 0 to 15, and auxiliary inputs as for real data. Dimensions with one symbol get one size; open ones get
  * `batch` on the first axis, 224 in the others of rank-4 inputs, 512 where the model is told a sampling
- * rate, and 128 elsewhere.
+ * rate, and 128 elsewhere. Throws a data error when an input would have more than 2^26 elements.
  */
 export function randomFeeds(
   specs: readonly InputSpec[],
@@ -36,6 +37,7 @@ export function randomFeeds(
       if (dim !== '') symbols.set(dim, size);
       return size;
     });
+    checkSize(spec, dims, MAX_ELEMENTS, 'too large to be filled with random values; give data');
     const dtype = numeric(spec);
     const values = Float64Array.from({ length: product(dims) }, draw(dtype, random, gauss));
     feeds[spec.name] = { dtype, dims, data: fromNumbers(values, dtype, `input ${spec.name}`) };

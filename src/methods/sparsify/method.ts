@@ -7,7 +7,7 @@ import { nothingToDo, planLayers, type SparsifyLayer } from './plan.js';
 
 export const sparsify: Method<typeof parameters, SparsifyLayer> = {
   name: 'sparsify',
-    'Set weights to zero by magnitude, Wanda or SparseGPT, refined by DSnoT.',
+  summary: 'Set weights to zero by magnitude, Wanda or SparseGPT, refined by DSnoT.',
   references: [
     {
       title: 'Dynamic Sparse No Training: Training-Free Fine-tuning for Sparse LLMs',
