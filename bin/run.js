@@ -4,11 +4,13 @@ import { execute } from '@oclif/core';
 // Without this, oclif warns of commands that end before they have read their arguments.
 process.env.NODE_ENV ??= 'production';
 
-process.stdout.on('error', (error) => {
-  // A closed pipe is the reader's choice; anything else is lost output.
-  if (error.code === 'EPIPE') process.exit(0);
-  process.stderr.write(`Error: The output cannot be written: ${error.message}\n`);
-  process.exit(7);
+process.on('uncaughtException', (error) => {
+  // Standard output on a full disk; a closed pipe is no error, and oclif's affair.
+  const lost = error.syscall === 'write';
+  process.stderr.write(
+    lost ? `Error: The output cannot be written: ${error.message}\n` : `${error.stack}\n`,
+  );
+  process.exit(lost ? 7 : 1);
 });
 
 await execute({ dir: import.meta.url });

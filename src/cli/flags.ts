@@ -1,17 +1,12 @@
 import { Flags } from '@oclif/core';
 import type { FlagInput } from '@oclif/core/interfaces';
 import { z } from 'zod';
-import { usageError } from '../errors.js';
 import type { Gates } from '../evaluate/gates.js';
 import type { Method } from '../methods/method.js';
 
-/** A flag with a number; anything else is a usage error that names the flag. */
+/** A flag with a number. What is no number becomes NaN, which whoever takes the value refuses. */
 export const numberFlag = Flags.custom<number>({
-  parse: async (text, _context, { name }) => {
-    const value = Number(text);
-    if (text.trim() !== '' && Number.isFinite(value)) return value;
-    throw usageError(`--${name} is not a number.`, { expected: 'a number', got: text });
-  },
+  parse: async (text) => (text.trim() === '' ? Number.NaN : Number(text)),
 });
 
 /** Flags of every command that runs models. */

@@ -8,7 +8,7 @@ import {
 } from '../data/index.js';
 import { ResectError } from '../errors.js';
 import { type Latency, quartiles } from '../runtime/latency.js';
-import type { Session } from '../runtime/session.js';
+import type { Feeds, Session } from '../runtime/session.js';
 import { Fidelity } from './fidelity.js';
 import { type Metrics, taskMetric } from './metrics.js';
 
@@ -61,7 +61,7 @@ export async function evaluateModels(
   const times: number[][] = sessions.map(() => []);
   let done = 0;
   for await (const batch of feed(data, first)) {
-    const results = [];
+    const results: Feeds[] = [];
     for (const [i, session] of sessions.entries()) {
       const start = performance.now();
       const result = await session.run(batch.feeds);

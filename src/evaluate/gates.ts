@@ -78,6 +78,9 @@ export function validateGates(gates: Gates): void {
   for (const gate of gates.maxDrop) split('--max-drop', gate);
   for (const gate of gates.min) split('--min', gate);
   if (gates.maxSize !== undefined) parseSize(gates.maxSize, 1);
+  if (gates.minSpeedup !== undefined && !(gates.minSpeedup > 0)) {
+    throw usageError('--min-speedup is not a number above 0.', { got: String(gates.minSpeedup) });
+  }
 }
 
 function split(flag: string, gate: string): { metric: string; value: number; relative: boolean } {

@@ -200,7 +200,7 @@ function parseParameters<S extends z.ZodObject>(method: Method<S>, given: z.inpu
   throw usageError(`A parameter of ${method.name} is not valid.`, {
     where: issue.path.map((key) => flagName(String(key))).join(' '),
     expected: issue.message,
-    got: JSON.stringify(
+    got: String(
       issue.path.reduce<unknown>((v, key) => (v as Record<PropertyKey, unknown>)?.[key], given),
     ),
   });
