@@ -1,5 +1,6 @@
 import { Flags } from '@oclif/core';
 import { BaseCommand } from '../src/cli/base.js';
+import { inFile } from '../src/errors.js';
 import { type Inspection, inspectModel } from '../src/evaluate/inspect.js';
 import { readModel } from '../src/onnx/index.js';
 import { inspectionsText, inspectText } from '../src/report/inspect.js';
@@ -24,7 +25,11 @@ export default class Inspect extends BaseCommand {
     const { argv, flags } = await this.parse(Inspect);
     const inspections: Inspection[] = [];
     for (const path of argv)
-      inspections.push(await inspectModel(await readModel(String(path)), flags.weights));
+      inspections.push(
+        await inFile(String(path), async () =>
+          inspectModel(await readModel(String(path)), flags.weights),
+        ),
+      );
     if (inspections.length === 0)
       this.error('Name at least one model: resect inspect MODEL...', { exit: 2 });
     this.log(inspections.length === 1 ? inspectText(inspections[0]) : inspectionsText(inspections));

@@ -49,3 +49,15 @@ export const dataError = (message: string, detail?: ErrorDetail) =>
 /** A file cannot be read or written, or its path is unsafe. */
 export const ioError = (message: string, detail?: ErrorDetail) =>
   new ResectError(message, ExitCode.io, detail);
+
+/** Does `work`; errors the user can act on say which file they are about. */
+export async function inFile<T>(path: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof ResectError) || error.detail.where?.includes(path)) throw error;
+    const { message, exitCode, detail } = error;
+    const where = detail.where ? `${path}: ${detail.where}` : path;
+    throw new ResectError(message, exitCode, { ...detail, where });
+  }
+}

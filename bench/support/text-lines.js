@@ -22,7 +22,7 @@ export async function renderLines(textFile, folder, { count, width, seed, turn }
     const line = words.slice(start, start + 12).join(' ');
     const ink = Math.floor(between(0, 110));
     const paper = Math.floor(between(150, 255));
-    const look = `font-family="${fonts[i % 3]}" font-size="${between(14, 34)}" font-weight="${random() < 0.3 ? 'bold' : 'normal'}" font-style="${random() < 0.3 ? 'italic' : 'normal'}"`;
+    const look = `font-family="${fonts[i % 3]}" font-size="${between(18, 34)}" font-weight="${random() < 0.3 ? 'bold' : 'normal'}" font-style="${random() < 0.3 ? 'italic' : 'normal'}"`;
     const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="48">
       <rect width="100%" height="100%" fill="rgb(${paper},${paper},${paper - 20})"/>
       <text x="${between(2, 20)}" y="${between(30, 38)}" transform="rotate(${between(-2, 2)})"

@@ -6,6 +6,11 @@ import { printable, wrap } from '../report/text.js';
 export abstract class BaseCommand extends Command {
   static override enableJsonFlag = true;
 
+  /** Prints text that may hold names from files, line by line. */
+  override log(message = ''): void {
+    super.log(message.split('\n').map(printable).join('\n'));
+  }
+
   protected override async catch(error: Error & { exitCode?: number }): Promise<never> {
     if (error instanceof ResectError) {
       if (this.jsonEnabled()) this.logJson({ error: errorJson(error) });
@@ -15,7 +20,8 @@ export abstract class BaseCommand extends Command {
     // What oclif itself throws: wrong flags and the like.
     if (error instanceof Errors.CLIError) {
       const code = error.oclif.exit ?? ExitCode.usage;
-      const message = error.message.split('\n')[0];
+      const lines = error.message.split('\n').map((line) => line.trim());
+      const message = lines.filter((line) => line && !line.startsWith('See more help')).join(' ');
       if (this.jsonEnabled()) this.logJson({ error: { message, exitCode: code } });
       else this.logToStderr(wrap(`Error: ${sentence(message)} See resect ${this.id} --help.`));
       return this.exit(code);

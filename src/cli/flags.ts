@@ -1,12 +1,16 @@
-import { Flags } from '@oclif/core';
+import { Errors, Flags } from '@oclif/core';
 import type { FlagInput } from '@oclif/core/interfaces';
 import { z } from 'zod';
 import type { Gates } from '../evaluate/gates.js';
 import type { Method } from '../methods/method.js';
 
-/** A flag with a number. What is no number becomes NaN, which whoever takes the value refuses. */
+/** A flag with a number. */
 export const numberFlag = Flags.custom<number>({
-  parse: async (text) => (text.trim() === '' ? Number.NaN : Number(text)),
+  parse: async (text) => {
+    const value = Number(text);
+    if (text.trim() !== '' && Number.isFinite(value)) return value;
+    throw new Errors.CLIError(`Expected a number but received: ${text}`);
+  },
 });
 
 /** Flags of every command that runs models. */

@@ -6,7 +6,7 @@ import {
   randomFeeds,
   type Task,
 } from '../data/index.js';
-import { ResectError } from '../errors.js';
+import { ExitCode, ResectError } from '../errors.js';
 import { type Latency, quartiles } from '../runtime/latency.js';
 import type { Feeds, Session } from '../runtime/session.js';
 import { Fidelity } from './fidelity.js';
@@ -62,13 +62,14 @@ export async function evaluateModels(
   let done = 0;
   for await (const batch of feed(data, first)) {
     const results: Feeds[] = [];
-    for (const [i, session] of sessions.entries()) {
-      const start = performance.now();
-      const result = await session.run(batch.feeds);
-      if (batch.size === 1) times[i].push(performance.now() - start);
-      results.push(result);
-    }
-    for (const [i, metric] of metrics.entries()) atData(data, () => metric?.add(results[i], batch));
+    await atData(data, async () => {
+      for (const [i, session] of sessions.entries()) {
+        const start = performance.now();
+        results.push(await session.run(batch.feeds));
+        if (batch.size === 1) times[i].push(performance.now() - start);
+        metrics[i]?.add(results[i], batch);
+      }
+    });
     for (const [i, fidelity] of fidelities.entries()) fidelity.add(results[0], results[i + 1]);
     done += batch.size;
     progress?.(done, total);
@@ -82,15 +83,17 @@ export async function evaluateModels(
   };
 }
 
-/** Errors about labels and tokens say which data they are in. */
-function atData(data: EvaluationData, work: () => void): void {
+/** Errors about data say which it is. */
+async function atData(data: EvaluationData, work: () => Promise<void>): Promise<void> {
   try {
-    work();
+    await work();
   } catch (error) {
-    if (!(error instanceof ResectError) || data.kind === 'random') throw error;
-    throw new ResectError(error.message, error.exitCode, {
-      where: data.dataset.path,
-      ...error.detail,
+    const isAboutData = error instanceof ResectError && error.exitCode === ExitCode.badData;
+    if (!isAboutData || data.kind === 'random') throw error;
+    const { message, exitCode, detail } = error;
+    throw new ResectError(message, exitCode, {
+      ...detail,
+      where: detail.where ?? data.dataset.path,
     });
   }
 }

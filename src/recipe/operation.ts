@@ -2,7 +2,7 @@ import { availableParallelism } from 'node:os';
 import picomatch from 'picomatch';
 import type { z } from 'zod';
 import { type Dataset, hashFiles, openDataset, sampleIndices, type Task } from '../data/index.js';
-import { ExitCode, ResectError, usageError } from '../errors.js';
+import { ExitCode, inFile, ResectError, usageError } from '../errors.js';
 import { type Comparison, compareModels, gateInput } from '../evaluate/compare.js';
 import { checkGates, type GateResult, type Gates, validateGates } from '../evaluate/gates.js';
 import { measureSize } from '../evaluate/measure.js';
@@ -117,13 +117,15 @@ export async function operate<S extends z.ZodObject>(
 
   const inputSha256 = await model.hash();
   const size = await measureSize(model);
-  const surgery = await method.apply(model, parameters, {
-    calibration,
-    selects,
-    threads,
-    seed,
-    progress,
-  });
+  const surgery = await inFile(request.model, () =>
+    method.apply(model, parameters, {
+      calibration,
+      selects,
+      threads,
+      seed,
+      progress,
+    }),
+  );
   const calibrationSha256 = calibData && (await hashFiles(calibData.files));
   const origin = provenance({
     command: `${method.name} ${JSON.stringify({ ...parameters, ...choices(request) })}`,

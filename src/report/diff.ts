@@ -11,7 +11,7 @@ export function diffText(differences: Difference[]): string {
     const short = detail.length > longest ? `${detail.slice(0, longest - 1)}…` : detail;
     return `${printable(`${kind} ${where}`)}\n${wrap(printable(short), { first: '  ', rest: '  ' })}`;
   });
-  return `${rows.join('\n')}\n\nDifferences: ${summary}`;
+  return `${rows.join('\n')}\n\n${differences.length} differences: ${summary}`;
 }
 
 /** Characters of a detail that are shown; `--json` has all. */
