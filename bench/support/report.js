@@ -5,15 +5,18 @@ import { fileURLToPath } from 'node:url';
 
 const { version: runtimeVersion } = createRequire(import.meta.url)('onnxruntime-node/package.json');
 
-/** A Markdown table of rows given as objects with the same keys. */
+/** A Markdown table of rows given as objects with the same keys; columns of numbers to the right. */
 export function table(rows) {
-  const columns = Object.keys(rows[0]);
-  const line = (cells) => `| ${cells.join(' | ')} |`;
-  return [
-    line(columns),
-    `|${columns.map((c) => (rows.every((r) => typeof r[c] === 'number') ? '---:|' : '---|')).join('')}`,
-    ...rows.map((row) => line(columns.map((c) => row[c] ?? ''))),
-  ].join('\n');
+  const columns = Object.keys(rows[0]).map((key) => {
+    const cells = [key, ...rows.map((row) => String(row[key] ?? ''))];
+    const right = rows.every((row) => typeof row[key] === 'number');
+    return { cells, right, width: Math.max(3, ...cells.map((cell) => cell.length)) };
+  });
+  const line = (cellOf) => `| ${columns.map(cellOf).join(' | ')} |`;
+  const textLine = (i) =>
+    line(({ cells, right, width }) => (right ? cells[i].padStart(width) : cells[i].padEnd(width)));
+  const rule = line(({ right, width }) => (right ? ':'.padStart(width, '-') : '-'.repeat(width)));
+  return [textLine(0), rule, ...rows.map((_, i) => textLine(i + 1))].join('\n');
 }
 
 /**

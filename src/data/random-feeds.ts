@@ -1,3 +1,4 @@
+import { dataError } from '../errors.js';
 import { auxiliaryInput, auxiliaryKind, checkSize, numeric } from './auxiliary.js';
 import { type DType, fromNumbers, product } from './dtypes.js';
 import { normal, uniform } from './sampling.js';
@@ -37,6 +38,12 @@ export function randomFeeds(
       if (dim !== '') symbols.set(dim, size);
       return size;
     });
+    // The runtime aborts the process when a recurrent layer gets no sequences at all.
+    if (dims.includes(0))
+      throw dataError('an input is empty by its shape', {
+        where: `input ${spec.name}`,
+        got: `[${dims.join(', ')}]`,
+      });
     checkSize(spec, dims, MAX_ELEMENTS, 'too large to be filled with random values; give data');
     const dtype = numeric(spec);
     const values = Float64Array.from({ length: product(dims) }, draw(dtype, random, gauss));

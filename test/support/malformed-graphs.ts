@@ -297,31 +297,6 @@ const sizes: BadModel[] = [
       }),
     /./,
   ),
-  // It aborts as well when it folds this one, before the model has run.
-  refused(
-    'a constant of 16 GiB, reversed when the model is loaded',
-    () =>
-      linear({
-        node: [
-          node('ConstantOfShape', ['s'], ['zeros'], { value: ints('', 0) }),
-          node('Concat', ['p', 'zeros'], ['list'], { axis: 0 }),
-          node('Reshape', ['list', 'pairs'], ['table']),
-          node('Slice', ['table', 'last', 'first', 'p', 'back'], ['reversed']),
-          node('MatMul', ['x', 'w'], ['y']),
-        ],
-        initializer: [
-          weight('w', [8, 4]),
-          ints('s', 2 ** 31),
-          ints('p', 0),
-          ints('pairs', -1, 1),
-          ints('last', -1),
-          ints('first', Number.MIN_SAFE_INTEGER),
-          ints('back', -1),
-        ],
-        output: [value('y', ['batch', 4]), value('reversed', ['n', 1], 'int64')],
-      }),
-    /./,
-  ),
   {
     ...bytes(
       'a batch of 10^9, to be filled from data',
