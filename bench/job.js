@@ -13,7 +13,7 @@ import { shape, writeTransformer } from './support/transformer.js';
 
 const SAMPLES = 128;
 const TOKENS = 512;
-const PAIRS = 5;
+const PAIRS = 3;
 const script = (name) => fileURLToPath(new URL(`support/${name}.js`, import.meta.url));
 
 /** The median of each thing measured in several runs. */
