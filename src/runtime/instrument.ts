@@ -1,10 +1,19 @@
 import { modelError } from '../errors.js';
+import {
+  branch,
+  emptyGraph,
+  int,
+  int64Tensor,
+  ints,
+  makeNode,
+  tensor,
+  tensorType,
+} from '../graph/build.js';
 import { type Scope, scopePath } from '../graph/graph.js';
 import type { FeatureLayout } from '../graph/linear-layers.js';
 import { attribute, intsAttribute, opName, subgraphs } from '../graph/nodes.js';
 import {
   type AttributeProto,
-  AttributeType,
   type DType,
   dtypeCode,
   type GraphProto,
@@ -113,7 +122,7 @@ function addReductions(
   padded: boolean,
 ): void {
   const { graph } = chain[chain.length - 1];
-  const body = emptyGraph();
+  const body = emptyGraph('reductions');
   let serial = 0;
   const emit = (
     opType: string,
@@ -171,7 +180,7 @@ function addReductions(
   const owner: NodeProto = {
     ...makeNode('If', [any], prefix, [
       branch('then_branch', body),
-      branch('else_branch', emptyGraph()),
+      branch('else_branch', emptyGraph('reductions')),
     ]),
     output: [],
   };
@@ -183,28 +192,6 @@ function addReductions(
   ];
   for (const output of outputs) expose([...chain, { graph: body, owner }], output);
 }
-
-const makeNode = (
-  opType: string,
-  input: string[],
-  output: string,
-  attribute: AttributeProto[] = [],
-): NodeProto => ({ name: `${output}:${opType}`, opType, input, output: [output], attribute });
-
-const emptyGraph = (): GraphProto => ({
-  name: 'reductions',
-  node: [],
-  initializer: [],
-  input: [],
-  output: [],
-  valueInfo: [],
-});
-
-const branch = (name: string, g: GraphProto): AttributeProto => ({
-  name,
-  type: AttributeType.graph,
-  g,
-});
 
 interface Builder {
   emit(opType: string, input: string[], attributes?: AttributeProto[]): string;
@@ -349,24 +336,3 @@ function indexBodies(
     }
   }
 }
-
-const int = (name: string, i: number): AttributeProto => ({ name, type: AttributeType.int, i });
-const ints = (name: string, values: number[]): AttributeProto => ({
-  name,
-  type: AttributeType.ints,
-  ints: values,
-});
-const tensor = (name: string, t: TensorProto): AttributeProto => ({
-  name,
-  type: AttributeType.tensor,
-  t,
-});
-const tensorType = (elemType: number) => ({ tensorType: { elemType } });
-
-const int64Tensor = (values: number[]): TensorProto =>
-  makeTensor({
-    name: '',
-    dtype: 'int64',
-    shape: [values.length],
-    bytes: new Uint8Array(BigInt64Array.from(values, BigInt).buffer),
-  });

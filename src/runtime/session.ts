@@ -7,6 +7,12 @@ export interface SessionOptions {
   threads?: number;
   /** Folder that external data locations of a model given as bytes are relative to. */
   folder?: string;
+  /** How far the runtime may rewrite the graph; default: as far as it can. */
+  optimization?: 'disabled' | 'basic' | 'all';
+  /** Where the runtime writes the graph as it rewrote it. */
+  saveOptimized?: string;
+  /** Plans memory for repeated runs of one shape; costs up to twice the memory. Default on. */
+  memoryPattern?: boolean;
 }
 
 export type Feeds = Record<string, TensorData>;
@@ -56,7 +62,9 @@ export class Session {
     const config: Ort.InferenceSession.SessionOptions = {
       intraOpNumThreads: options.threads ?? 0,
       interOpNumThreads: 1,
-      graphOptimizationLevel: 'all',
+      graphOptimizationLevel: options.optimization ?? 'all',
+      ...(options.saveOptimized && { optimizedModelFilePath: options.saveOptimized }),
+      enableMemPattern: options.memoryPattern ?? true,
       logSeverityLevel: 4,
       extra: {
         session: {
