@@ -20,3 +20,18 @@ export function writeInt64Npy(path, shape, values) {
 /** The values of a file that `writeInt64Npy` wrote. */
 export const readInt64Npy = (path) =>
   new BigInt64Array(new Uint8Array(readFileSync(path)).buffer, 128);
+
+const arrays = { '<f4': Float32Array, '<i8': BigInt64Array };
+
+/** Dims and values of the bytes of a .npy file of float32 or int64. */
+export function readNpy(bytes) {
+  const length = bytes.readUInt16LE(8);
+  const header = bytes.toString('latin1', 10, 10 + length);
+  const Values = arrays[/'descr': '([^']+)'/.exec(header)[1]];
+  const dims = /'shape': \(([^)]*)\)/
+    .exec(header)[1]
+    .split(',')
+    .filter((d) => d.trim())
+    .map(Number);
+  return { dims, data: new Values(new Uint8Array(bytes.subarray(10 + length)).buffer) };
+}

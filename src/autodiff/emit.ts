@@ -1,4 +1,5 @@
 import { int, ints } from '../graph/build.js';
+import { dtypeCode } from '../onnx/index.js';
 import type { Tape } from './tape.js';
 
 /** Short forms of what rules emit most. They work alike in every opset from 17 on. */
@@ -12,6 +13,21 @@ export const neg = (t: Tape, x: string): string => t.emit('Neg', [x]);
 /** `x` times a number; `like` is a forward value of the same element type. */
 export const scale = (t: Tape, x: string, factor: number, like: string): string =>
   factor === 1 ? x : mul(t, x, t.scalar(factor, like));
+
+/** `x` plus a number. */
+export const plus = (t: Tape, x: string, number: number, like: string): string =>
+  add(t, x, t.scalar(number, like));
+
+/** A number minus `x`. */
+export const minus = (t: Tape, number: number, x: string, like: string): string =>
+  sub(t, t.scalar(number, like), x);
+
+/** `x` in the element type of `like`. */
+export const cast = (t: Tape, x: string, like: string): string =>
+  t.emit('Cast', [x], [int('to', dtypeCode(t.dtype(like)))]);
+
+export const where = (t: Tape, condition: string, yes: string, no: string): string =>
+  t.emit('Where', [condition, yes, no]);
 
 export const reshape = (t: Tape, x: string, dims: readonly number[]): string =>
   // 0 would copy a dimension: with allowzero it is an empty axis.
@@ -41,6 +57,37 @@ export const reduceSum = (
 
 export const expand = (t: Tape, x: string, dims: readonly number[]): string =>
   t.emit('Expand', [x, t.ints(dims)]);
+
+export const slice = (
+  t: Tape,
+  x: string,
+  axes: readonly number[],
+  starts: readonly number[],
+  ends: readonly number[],
+  steps?: readonly number[],
+): string =>
+  t.emit('Slice', [x, ...[starts, ends, axes, ...(steps ? [steps] : [])].map((v) => t.ints(v))]);
+
+/** `x` with that many zeros before and after each axis; negative numbers take away. */
+export function pad(
+  t: Tape,
+  x: string,
+  begins: readonly number[],
+  ends: readonly number[],
+): string {
+  const axes = begins.flatMap((n, axis) => (n !== 0 || ends[axis] !== 0 ? [axis] : []));
+  if (axes.length === 0) return x;
+  if ([...begins, ...ends].some((n) => n > 0))
+    return t.emit('Pad', [x, t.ints([...begins, ...ends])]);
+  // A Slice is faster than a Pad that only takes away.
+  return slice(
+    t,
+    x,
+    axes,
+    axes.map((axis) => -begins[axis]),
+    axes.map((axis) => ends[axis] || Number.MAX_SAFE_INTEGER),
+  );
+}
 
 /**
  * The gradient of a broadcast: `g [...from]` summed to the dims `to` that were stretched to `from`.

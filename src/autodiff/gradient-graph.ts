@@ -1,6 +1,7 @@
 import { tensorType } from '../graph/build.js';
 import { removeDeadNodes, topologicalOrder } from '../graph/topology.js';
 import { dtypeCode, type ModelProto } from '../onnx/index.js';
+import { mul, reduceSum } from './emit.js';
 import { reverse } from './reverse.js';
 import { Tape, type TensorType } from './tape.js';
 import { inferTypes } from './types.js';
@@ -29,19 +30,26 @@ export interface Head {
  *   constants folded; its nodes may gain outputs
  * @param wrt values to differentiate by: inputs, or whatever else the graph computes
  * @param head makes the loss, or merely its seeds
+ * @param squares the number of samples in the batch, to put out Σ over the samples of (dL/dv)² instead
  * @throws {NoGradientError} where an op without a rule is in the way
+ * @throws {Refusal} where samples cannot be told apart for their squares
  */
 export async function gradientGraph(
   model: ModelProto,
   wrt: readonly string[],
   head: (t: Tape) => Head,
+  { squares }: { squares?: number } = {},
 ): Promise<GradientGraph> {
   const source = model.graph;
   if (!source) throw new Error('a model without graph has no gradients');
   const tape = new Tape(await inferTypes(model), source.initializer);
   const { seeds, inputs, outputs } = head(tape);
   const order = topologicalOrder(source);
-  const gradients = reverse(tape, order, seeds, wrt);
+  const gradients = reverse(tape, order, seeds, wrt, squares);
+  if (squares !== undefined) {
+    for (const [name, g] of gradients)
+      gradients.set(name, reduceSum(tape, mul(tape, g, g), [0], false));
+  }
   const graph = {
     ...source,
     node: [...order, ...tape.nodes],

@@ -2,6 +2,9 @@ import { type ErrorDetail, ExitCode, ResectError } from '../errors.js';
 import { opName } from '../graph/nodes.js';
 import { dependencies } from '../graph/topology.js';
 import type { NodeProto } from '../onnx/index.js';
+import { perSampleGradient } from './per-sample.js';
+import { Refusal } from './refusal.js';
+import type { Rule } from './rule.js';
 import { rules } from './rules/index.js';
 import type { Tape } from './tape.js';
 
@@ -13,9 +16,18 @@ export class NoGradientError extends ResectError {
   /** Parameters whose gradient would pass the op, and those that can be had without it. */
   readonly unreachable: string[];
   readonly reachable: string[];
+  readonly #blocked: Blocked;
+  readonly #path: readonly string[];
 
-  constructor(blocked: Blocked, path: string[], unreachable: string[], reachable: string[]) {
-    const shown = path.length > 8 ? [...path.slice(0, 4), '...', ...path.slice(-3)] : path;
+  /** @param path the ops from the first of `unreachable` to the loss */
+  constructor(
+    blocked: Blocked,
+    path: readonly string[],
+    unreachable: string[],
+    reachable: string[],
+  ) {
+    const steps = [`"${unreachable[0]}"`, ...path];
+    const shown = steps.length > 8 ? [...steps.slice(0, 4), '...', ...steps.slice(-3)] : steps;
     const detail: ErrorDetail = {
       where: `node ${nodeName(blocked.node)}`,
       got: `${blocked.reason}; on the way from the loss to "${unreachable[0]}": ${shown.join(' <- ')}`,
@@ -29,6 +41,19 @@ export class NoGradientError extends ResectError {
     this.node = nodeName(blocked.node);
     this.unreachable = unreachable;
     this.reachable = reachable;
+    this.#blocked = blocked;
+    this.#path = path;
+  }
+
+  /**
+   * The same error with values under the names that a user knows them by. Of several values with one
+   * name, one that is unreachable makes it unreachable.
+   */
+  renamed(names: ReadonlyMap<string, string>): NoGradientError {
+    const known = (values: string[]) => [...new Set(values.map((v) => names.get(v) ?? v))];
+    const unreachable = known(this.unreachable);
+    const reachable = known(this.reachable).filter((name) => !unreachable.includes(name));
+    return new NoGradientError(this.#blocked, this.#path, unreachable, reachable);
   }
 }
 
@@ -54,15 +79,20 @@ interface Incoming {
  * @param seeds names of dL/dv for the values v that the loss was computed from
  * @param wrt values to differentiate by; floating point
  * @returns names of the gradients; none for a value that the loss does not depend on
+ * @param batch the number of samples, for the gradients of each sample apart: [batch, ...dims]
  * @throws {NoGradientError} where an op without a rule is in the way of a wanted gradient
+ * @throws {Refusal} where the gradients of samples cannot be told apart
  */
 export function reverse(
   t: Tape,
   order: readonly NodeProto[],
   seeds: ReadonlyMap<string, string>,
   wrt: readonly string[],
+  batch?: number,
 ): Map<string, string> {
   const active = activeValues(t, order, wrt);
+  const wanted = new Set(wrt);
+  if (batch !== undefined) refuseDerived(t, order, active, wanted);
   const incoming = new Map<string, Incoming>();
   for (const [value, seed] of seeds)
     if (active.has(value)) incoming.set(value, { partials: [seed] });
@@ -90,16 +120,32 @@ export function reverse(
       blockInputs(node, upstream ?? { node, reason: whyNot(node) });
       continue;
     }
-    const need = node.input.map((name) => active.has(name));
-    if (!need.some(Boolean)) continue;
     const dy = states.map((state) => state && total(t, state));
-    const dx = rule(t, { node, dy, need });
-    for (const [k, name] of node.input.entries()) {
-      const gradient = dx[k];
-      if (!need[k] || gradient === undefined) continue;
+    const need = node.input.map((name) => active.has(name));
+    const receive = (name: string, gradient: string) => {
       const to = into(name);
       to.partials.push(gradient);
       to.via ??= node;
+    };
+    for (const [index, name] of node.input.entries()) {
+      if (batch === undefined || !wanted.has(name)) continue;
+      const each = perSampleGradient(t, { node, dy, index, batch });
+      if (each === undefined) throw new Refusal(`${opName(node)} does not tell samples apart`);
+      receive(name, each);
+      need[index] = false;
+    }
+    if (!need.some(Boolean)) continue;
+    let dx: ReturnType<Rule>;
+    try {
+      dx = rule(t, { node, dy, need });
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      blockInputs(node, { node, reason: error.message });
+      continue;
+    }
+    for (const [k, name] of node.input.entries()) {
+      const gradient = dx[k];
+      if (need[k] && gradient !== undefined) receive(name, gradient);
     }
   }
   const unreachable = wrt.filter((name) => incoming.get(name)?.blocked);
@@ -134,6 +180,29 @@ function activeValues(
   return active;
 }
 
+/**
+ * Gradients of each sample are taken where a node reads a parameter itself. What is computed from
+ * parameters alone (a transposed weight) has a gradient that is already summed over the samples.
+ */
+function refuseDerived(
+  t: Tape,
+  order: readonly NodeProto[],
+  active: ReadonlySet<string>,
+  wanted: ReadonlySet<string>,
+): void {
+  const produced = new Set(order.flatMap((node) => node.output));
+  const fed = new Set<string>();
+  for (const node of order) {
+    const reads = dependencies(node);
+    const ofData = reads.some(
+      (name) => fed.has(name) || !(produced.has(name) || wanted.has(name) || t.isStored(name)),
+    );
+    if (ofData) for (const name of node.output) fed.add(name);
+    else if (node.output.some((name) => active.has(name)))
+      throw new Refusal(`${opName(node)} is applied to a parameter alone`);
+  }
+}
+
 /** One name for the sum of all partial gradients, which later readers share. */
 function total(t: Tape, state: Incoming): string {
   if (state.partials.length > 1) {
@@ -152,7 +221,7 @@ function whyNot(node: NodeProto): string {
 
 /** The ops from a value towards the loss. */
 function pathFrom(value: string, incoming: ReadonlyMap<string, Incoming>): string[] {
-  const path = [`"${value}"`];
+  const path: string[] = [];
   const seen = new Set<string>();
   for (let name: string | undefined = value; name !== undefined && !seen.has(name); ) {
     seen.add(name);

@@ -1,4 +1,6 @@
+import { opName } from '../graph/nodes.js';
 import type { NodeProto } from '../onnx/index.js';
+import { Refusal } from './refusal.js';
 import type { Tape } from './tape.js';
 
 /** What a rule is asked. */
@@ -25,3 +27,17 @@ export const single =
     const [g] = p.dy;
     return g === undefined ? [] : rule(t, g, p);
   };
+
+/** A rule for y = f(x), element by element: `pull` emits g f'(x). */
+export const elementwise = (
+  pull: (t: Tape, g: string, x: string, y: string, node: NodeProto) => string,
+): Rule => single((t, g, { node }) => [pull(t, g, node.input[0], node.output[0], node)]);
+
+/**
+ * Gives up on a node, whose inputs then have no gradient: no zeros are passed on instead.
+ * @param form what the op has that its rule does not know, as in `mode cubic`
+ * @throws {Refusal} which becomes a NoGradientError where the gradient is wanted
+ */
+export function refuse(node: NodeProto, form: string): never {
+  throw new Refusal(`${opName(node)} with ${form} has no gradient here`);
+}

@@ -1,4 +1,3 @@
-import { modelError } from '../errors.js';
 import { int64Tensor, makeNode } from '../graph/build.js';
 import {
   type AttributeProto,
@@ -11,6 +10,7 @@ import {
   type TensorProto,
   tensorInfo,
 } from '../onnx/index.js';
+import { Refusal } from './refusal.js';
 
 /** Element type and shape of a value; no dims where they depend on the data. */
 export interface TensorType {
@@ -59,6 +59,11 @@ export class Tape {
     return this.emitAll(opType, input, 1, attributes, domain)[0];
   }
 
+  /** Appends a node with one output of the given name, for an output of the graph. */
+  emitAs(name: string, opType: string, input: readonly string[], attributes?: AttributeProto[]) {
+    this.nodes.push(makeNode(opType, input, name, attributes));
+  }
+
   /** Appends a node with `outputs` outputs. @returns their names */
   emitAll(
     opType: string,
@@ -74,15 +79,12 @@ export class Tape {
 
   /**
    * The shape of a value of the forward graph.
-   * @throws {ResectError} exit 5 where it is not known before the graph runs.
+   * @throws {Refusal} where it is not known before the graph runs
    */
   dims(value: string): readonly number[] {
     const dims = this.#types.get(value)?.dims;
     if (dims) return dims;
-    throw modelError('The shape of a value that gradients flow through depends on the data.', {
-      where: `value "${value}"`,
-      hint: 'Leave out the parameters before it with --exclude.',
-    });
+    throw new Refusal(`a shape that depends on the data ("${value}") stands in the way`);
   }
 
   dtype(value: string): DType {
@@ -92,6 +94,11 @@ export class Tape {
   /** False for values that no gradient can flow through, such as shapes, indices and masks. */
   carriesGradient(value: string): boolean {
     return /^(b?float\d+|unknown)$/.test(this.dtype(value));
+  }
+
+  /** Whether a value of the forward graph is an initializer. */
+  isStored(value: string): boolean {
+    return this.#stored.has(value);
   }
 
   /**
@@ -114,7 +121,8 @@ export class Tape {
   /** A constant `[...dims]` of the element type of `like`, a value of the forward graph. */
   floats(values: ArrayLike<number>, dims: readonly number[], like: string): string {
     const dtype = this.dtype(like);
-    const key = `${dtype}[${dims}]${values.length <= 64 ? Array.from(values) : this.#serial}`;
+    // Long ones get a key of their own.
+    const key = `${dtype}[${dims}]${values.length <= 64 ? Array.from(values) : `#${this.#cache.size}`}`;
     return this.#remember(key, () => {
       const bytes =
         dtype === 'float64'

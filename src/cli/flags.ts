@@ -82,11 +82,13 @@ export const gateFlags = {
 /** The values of `gateFlags` as gates. */
 export const gatesFrom = (flags: {
   'max-drop'?: string[];
+  'min-forget'?: string[];
   min?: string[];
   'max-size'?: string;
   'min-speedup'?: number;
 }): Gates => ({
   maxDrop: flags['max-drop'] ?? [],
+  minForget: flags['min-forget'] ?? [],
   min: flags.min ?? [],
   maxSize: flags['max-size'],
   minSpeedup: flags['min-speedup'],
@@ -102,8 +104,8 @@ export const reportFlag = {
   }),
 };
 
-/** Flags of every command that writes a model. */
-export const operationFlags = {
+/** Flags of every command that writes a model, but those of its data. */
+const writingFlags = {
   output: Flags.string({
     char: 'o',
     description: 'where to write the result',
@@ -130,20 +132,9 @@ export const operationFlags = {
     description: 'keep the output when a gate fails',
     helpGroup: 'OUTPUT',
   }),
-  calib: Flags.string({
-    description: 'examples to calibrate on; labels are not used',
-    helpValue: 'DATA',
-    helpGroup: 'DATA',
-  }),
   eval: Flags.string({
     description: 'examples to measure before and after on',
     helpValue: 'DATA',
-    helpGroup: 'DATA',
-  }),
-  samples: Flags.integer({
-    description: 'calibration examples at most',
-    default: 128,
-    min: 1,
     helpGroup: 'DATA',
   }),
   include: Flags.string({
@@ -164,6 +155,64 @@ export const operationFlags = {
   ...gateFlags,
   ...reportFlag,
   ...runtimeFlags,
+};
+
+/** Flags of every command that calibrates on examples. */
+export const operationFlags = {
+  ...writingFlags,
+  calib: Flags.string({
+    description: 'examples to calibrate on; labels are not used',
+    helpValue: 'DATA',
+    helpGroup: 'DATA',
+  }),
+  samples: Flags.integer({
+    description: 'calibration examples at most',
+    default: 128,
+    min: 1,
+    helpGroup: 'DATA',
+  }),
+};
+
+/** Flags of every command that makes a model forget. */
+export const unlearnFlags = {
+  ...writingFlags,
+  forget: Flags.string({
+    description: 'examples to forget, labelled; all of them, or those of --where and --indices',
+    helpValue: 'DATA',
+    helpGroup: 'DATA',
+  }),
+  retain: Flags.string({
+    description:
+      'training examples to keep; of the same DATA as --forget, those that are not to be forgotten',
+    helpValue: 'DATA',
+    helpGroup: 'DATA',
+  }),
+  reference: Flags.string({
+    description: 'a model retrained without the forget set, to compare with',
+    helpValue: 'FILE',
+    helpGroup: 'DATA',
+  }),
+  relearn: Flags.boolean({
+    description: 'also train the result until it knows the forget set again, and count the steps',
+    helpGroup: 'RUN',
+  }),
+  'min-forget': Flags.string({
+    description:
+      'fail if a metric does not get this much worse on the forget set, e.g. accuracy=0.9',
+    helpValue: 'METRIC=AMOUNT',
+    multiple: true,
+    multipleNonGreedy: true,
+    helpGroup: 'GATES',
+  }),
+  where: Flags.string({
+    description: 'forget only examples with this label, e.g. label=7',
+    helpGroup: 'DATA',
+  }),
+  indices: Flags.string({
+    description: 'forget only the examples listed in FILE',
+    helpValue: 'FILE',
+    helpGroup: 'DATA',
+  }),
 };
 
 /** `varPower` -> `var-power`. */

@@ -7,7 +7,7 @@ import { BaseCommand } from './base.js';
 import { gatesFrom, methodParameters } from './flags.js';
 import { terminalProgress } from './progress.js';
 
-/** The values of `operationFlags`. */
+/** The values of `operationFlags` or `unlearnFlags`. */
 export interface OperationFlags {
   output?: string;
   force: boolean;
@@ -16,8 +16,12 @@ export interface OperationFlags {
   'dry-run': boolean;
   'keep-failed': boolean;
   calib?: string;
+  samples?: number;
+  forget?: string;
+  retain?: string;
+  reference?: string;
+  relearn?: boolean;
   eval?: string;
-  samples: number;
   include?: string[];
   exclude?: string[];
   task?: 'classification' | 'lm' | 'regression' | 'none';
@@ -25,6 +29,7 @@ export interface OperationFlags {
   where?: string;
   indices?: string;
   'max-drop'?: string[];
+  'min-forget'?: string[];
   min?: string[];
   'max-size'?: string;
   'min-speedup'?: number;
@@ -54,8 +59,12 @@ export abstract class OperationCommand extends BaseCommand {
         force: flags.force,
         externalData: flags['external-data'],
         calib: flags.calib,
-        eval: flags.eval,
         samples: flags.samples,
+        forget: flags.forget,
+        retain: flags.retain,
+        reference: flags.reference,
+        relearn: flags.relearn,
+        eval: flags.eval,
         tokenizer: flags.tokenizer,
         where: flags.where,
         indices: flags.indices,

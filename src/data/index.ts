@@ -15,9 +15,10 @@ import { type Texts, textDataset } from './text-dataset.js';
 import type { Dataset, InputSpec, Task } from './types.js';
 
 export { batches } from './batch.js';
+export { concat } from './concat.js';
 export { hashFiles } from './hash.js';
 export { randomFeeds } from './random-feeds.js';
-export { sampleIndices } from './sampling.js';
+export { normal, sampleIndices, shuffled, uniform } from './sampling.js';
 export type { Batch, Dataset, Example, InputSpec, Task, TensorData } from './types.js';
 
 export interface DataOptions {
@@ -27,6 +28,8 @@ export interface DataOptions {
   where?: string;
   /** A file of example numbers, as text or `.npy`. */
   indices?: string;
+  /** Take what `where` and `indices` leave. */
+  complement?: boolean;
   task?: Task;
 }
 

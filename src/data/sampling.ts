@@ -43,3 +43,13 @@ export function sampleIndices(length: number, samples: number | undefined, seed:
   }
   return [...chosen].sort((a, b) => a - b);
 }
+
+/** The items in an order drawn from `random`, every permutation equally likely (Fisher and Yates). */
+export function shuffled<T>(items: readonly T[], random: () => number): T[] {
+  const order = [...items];
+  for (let i = order.length - 1; i > 0; i--) {
+    const j = Math.floor(random() * (i + 1));
+    [order[i], order[j]] = [order[j], order[i]];
+  }
+  return order;
+}

@@ -5,11 +5,16 @@ import type { Dataset } from './types.js';
 
 /**
  * The part of a data set that `--where` and `--indices` select, in the order of the indices.
- * `where` is `label=7`, or `label!=7`, with several labels separated by commas.
+ * `where` is `label=7`, or `label!=7`, with several labels separated by commas. With `complement`, what
+ * they leave, in the order of the data.
  */
 export async function slice(
   dataset: Dataset,
-  { where, indices }: { where?: string; indices?: string },
+  {
+    where,
+    indices,
+    complement = false,
+  }: { where?: string; indices?: string; complement?: boolean },
 ): Promise<Dataset> {
   if (where === undefined && indices === undefined) return dataset;
   const matches = where === undefined ? () => true : labelFilter(dataset, where);
@@ -17,9 +22,16 @@ export async function slice(
     indices === undefined
       ? Array.from({ length: dataset.length }, (_, i) => i)
       : await readIndices(indices, dataset.length);
-  const chosen = wanted.filter(matches);
+  const selected = wanted.filter(matches);
+  const left = new Set(complement ? selected : []);
+  const chosen = complement
+    ? Array.from({ length: dataset.length }, (_, i) => i).filter((i) => !left.has(i))
+    : selected;
   if (chosen.length === 0)
-    throw dataError('no example is selected', { where: dataset.path, got: where ?? indices });
+    throw dataError(
+      complement ? 'every example is selected: none is left' : 'no example is selected',
+      { where: dataset.path, got: where ?? indices },
+    );
   const { label } = dataset;
   return {
     ...dataset,

@@ -5,6 +5,7 @@ import type { Model } from '../onnx/index.js';
 import { type Latency, measureLatency } from '../runtime/latency.js';
 import { type Feeds, Session } from '../runtime/session.js';
 import { type EvaluationData, evaluateModels } from './evaluate.js';
+import type { Forgetting, ForgettingMeasures } from './forgetting/measure.js';
 import type { GateInput } from './gates.js';
 import { largestRead, measureSize, type SizeMeasure } from './measure.js';
 import type { Metrics } from './metrics.js';
@@ -26,6 +27,8 @@ export interface Comparison {
   /** How close the outputs are to the original's. */
   fidelity?: Metrics;
   latency?: { before: Latency; after: Latency; threads: number };
+  /** Of a request to forget. */
+  forgetting?: Forgetting;
   /** Why outputs were not compared: the runtime's own words. */
   unmeasured?: string;
 }
@@ -127,10 +130,24 @@ const timingFeed = async ({ proto }: Model, { data, seed }: CompareOptions): Pro
     ? firstFeed(data.dataset, data.indices, modelInputs(proto))
     : randomFeeds(modelInputs(proto), 1, seed);
 
-/** What gates look at. */
-export const gateInput = ({ metrics, fidelity, size, latency }: Comparison): GateInput => ({
-  before: metrics?.before ?? {},
-  after: { ...fidelity, ...metrics?.after },
+/** What gates look at. Of a model that was to forget, what it was to keep. */
+export const gateInput = ({
+  metrics,
+  fidelity,
+  size,
+  latency,
+  forgetting,
+}: Comparison): GateInput => ({
+  before: forgetting ? kept(forgetting.before) : (metrics?.before ?? {}),
+  after: { ...fidelity, ...(forgetting ? kept(forgetting.after) : metrics?.after) },
+  ...(forgetting && {
+    forget: { before: forgetting.before.forget, after: forgetting.after.forget },
+  }),
   bytes: { before: size.before.bytes, after: size.after.bytes },
   speedup: latency && latency.before.median / latency.after.median,
+});
+
+const kept = ({ testRetain, test, retain }: ForgettingMeasures): Metrics => ({
+  ...(test ?? retain),
+  ...testRetain,
 });

@@ -113,8 +113,8 @@ async function* feed(data: EvaluationData, session: Session): AsyncGenerator<Bat
   }
 }
 
-/** Sequences run one at a time: what a token costs is not told by its size. */
-function batchSize({ inputs, tokens }: Example): number {
+/** Examples to run at once. Sequences run one at a time: what a token costs is not told by its size. */
+export function batchSize({ inputs, tokens }: Example): number {
   if (tokens !== undefined) return 1;
   const values = Object.values(inputs).reduce((n, { data }) => n + data.length, 0);
   return Math.min(largestBatch, Math.max(1, Math.floor(batchValues / Math.max(1, values))));

@@ -5,6 +5,8 @@ import { higherIsBetter, type Metrics } from './metrics.js';
 export interface Gates {
   /** METRIC=AMOUNT or METRIC=PERCENT%: how much worse than the original a metric may be. */
   maxDrop: string[];
+  /** METRIC=AMOUNT or METRIC=PERCENT%: how much worse a metric must be on the forget set. */
+  minForget?: string[];
   /** METRIC=VALUE: a metric must be at least as good. */
   min: string[];
   /** Bytes (with optional KB, MB, GB) or a share of the original's size (`0.5x`). */
@@ -16,6 +18,8 @@ export interface Gates {
 export interface GateInput {
   before: Metrics;
   after: Metrics;
+  /** On the forget set. */
+  forget?: { before: Metrics; after: Metrics };
   bytes: { before: number; after: number };
   speedup?: number;
 }
@@ -41,6 +45,17 @@ export function checkGates(gates: Gates, input: GateInput): GateResult[] {
       gate: `--max-drop ${gate}`,
       passed: worse <= allowed, // NaN fails
       detail: `${metric} ${show(before)} -> ${show(input.after[metric])}, worse by ${show(worse)}, allowed ${show(allowed)}`,
+    });
+  }
+  for (const gate of gates.minForget ?? []) {
+    const { before = {}, after = {} } = input.forget ?? {};
+    const { metric, value, relative } = parseGate('--min-forget', gate, after);
+    const worse = (higherIsBetter[metric] ? 1 : -1) * (before[metric] - after[metric]);
+    const wanted = relative ? (value / 100) * Math.abs(before[metric]) : value;
+    results.push({
+      gate: `--min-forget ${gate}`,
+      passed: worse >= wanted,
+      detail: `${metric} on the forget set ${show(before[metric])} -> ${show(after[metric])}, worse by ${show(worse)}, wanted ${show(wanted)}`,
     });
   }
   for (const gate of gates.min) {
@@ -76,11 +91,18 @@ export function checkGates(gates: Gates, input: GateInput): GateResult[] {
 /** Refuses gates that cannot be read, before any work is done. */
 export function validateGates(gates: Gates): void {
   for (const gate of gates.maxDrop) split('--max-drop', gate);
+  for (const gate of gates.minForget ?? []) split('--min-forget', gate);
   for (const gate of gates.min) split('--min', gate);
   if (gates.maxSize !== undefined) parseSize(gates.maxSize, 1);
   if (gates.minSpeedup !== undefined && !(gates.minSpeedup > 0)) {
     throw usageError('--min-speedup is not a number above 0.', { got: String(gates.minSpeedup) });
   }
+}
+
+/** Amounts of `--max-drop` that are absolute, by metric. */
+export function absoluteDrops(gates: Gates): Record<string, number> {
+  const drops = gates.maxDrop.map((gate) => split('--max-drop', gate));
+  return Object.fromEntries(drops.flatMap((d) => (d.relative ? [] : [[d.metric, d.value]])));
 }
 
 function split(flag: string, gate: string): { metric: string; value: number; relative: boolean } {

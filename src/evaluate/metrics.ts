@@ -235,7 +235,8 @@ export function logProbabilities(row: Float32Array | Float64Array): Float64Array
   return logs;
 }
 
-function isDistribution(row: Float32Array | Float64Array): boolean {
+/** True for a row of probabilities. */
+export function isDistribution(row: Float32Array | Float64Array): boolean {
   let total = 0;
   for (const v of row) {
     if (!(v >= 0)) return false;

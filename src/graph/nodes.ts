@@ -16,6 +16,11 @@ export const intAttribute = (node: NodeProto, name: string, fallback: number): n
 export const floatAttribute = (node: NodeProto, name: string, fallback: number): number =>
   attribute(node, name)?.f ?? fallback;
 
+export const stringAttribute = (node: NodeProto, name: string, fallback: string): string => {
+  const text = attribute(node, name)?.s;
+  return text?.length ? new TextDecoder().decode(text) : fallback;
+};
+
 export const intsAttribute = (node: NodeProto, name: string): number[] | undefined =>
   attribute(node, name)?.ints?.map(Number);
 

@@ -1,5 +1,5 @@
 import type { z } from 'zod';
-import type { Dataset } from '../data/index.js';
+import type { Dataset, Task } from '../data/index.js';
 import type { Model } from '../onnx/index.js';
 
 /** Examples that a method may look at, in the order they are to be used. */
@@ -8,11 +8,24 @@ export interface Calibration {
   indices: number[];
 }
 
+/** Labelled examples, for methods that look at labels. */
+export interface TaskData extends Calibration {
+  task: Task;
+}
+
 export type Progress = (stage: string, done: number, total: number) => void;
 
 /** What surrounds a method: data, limits and the choice of layers. */
 export interface Context {
   calibration?: Calibration;
+  /** What is to be forgotten. */
+  forget?: TaskData;
+  /** Training examples that are to be kept, in the order given. */
+  retain?: TaskData;
+  /** Examples that results are measured on; never trained on. */
+  test?: TaskData;
+  /** How much worse a metric may get, as the user's gates say. */
+  maxDrop?: Readonly<Record<string, number>>;
   /** Whether a layer, by name, is among those that the user chose. */
   selects: (layer: string) => boolean;
   threads: number;
@@ -24,8 +37,8 @@ export interface Context {
 export interface LayerReport {
   name: string;
   op: string;
-  /** Weight matrix [out, in]; absent where the layer has none that we can see. */
-  shape?: [number, number];
+  /** Of its weight; [out, in] of a matrix. Absent where the layer has none that we can see. */
+  shape?: number[];
   status: 'changed' | 'unchanged' | 'skipped';
   /** Why it was skipped or left as it was. */
   reason?: string;
@@ -47,6 +60,15 @@ export interface LayerColumn<L extends LayerReport> {
   value: (layer: L) => string;
 }
 
+type Need = 'required' | 'optional' | 'none';
+
+/** Data that a method takes; what is not named it does not take. */
+export interface Needs {
+  calibration: Need;
+  forget?: Need;
+  retain?: Need;
+}
+
 /**
  * A method is one value: flags, help, the schema of recipes and its page in docs are made from it.
  */
@@ -60,7 +82,7 @@ export interface Method<S extends z.ZodObject = z.ZodObject, L extends LayerRepo
   /** An example of the command line, for help. */
   examples: string[];
   /** What it needs besides the model, given its parameters. */
-  needs(parameters: z.infer<S>): { calibration: 'required' | 'optional' | 'none' };
+  needs(parameters: z.infer<S>): Needs;
   /**
    * Edits `model` in memory (its file is never touched) and tells what changed, layer by layer.
    * @throws {ResectError} exit 5 when the model has nothing that the method can treat.

@@ -1,8 +1,14 @@
 import type { z } from 'zod';
 import type { Method } from './method.js';
 import { sparsify } from './sparsify/method.js';
+import { amnesiac, finetune, gradientAscent } from './unlearn/baselines.js';
+import { ssd } from './unlearn/ssd-method.js';
 
 /** Every method, by name. A new method is a folder and a line here. */
 export const methods: Record<string, Method<z.ZodObject>> = {
   sparsify,
+  ssd,
+  finetune,
+  amnesiac,
+  'gradient-ascent': gradientAscent,
 };

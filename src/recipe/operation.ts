@@ -4,11 +4,19 @@ import type { z } from 'zod';
 import { type Dataset, hashFiles, openDataset, sampleIndices, type Task } from '../data/index.js';
 import { ExitCode, inFile, ResectError, usageError } from '../errors.js';
 import { type Comparison, compareModels, gateInput } from '../evaluate/compare.js';
-import { checkGates, type GateResult, type Gates, validateGates } from '../evaluate/gates.js';
+import { collapse } from '../evaluate/forgetting/collapse.js';
+import {
+  absoluteDrops,
+  checkGates,
+  type GateResult,
+  type Gates,
+  validateGates,
+} from '../evaluate/gates.js';
 import { measureSize } from '../evaluate/measure.js';
 import { modelInputs } from '../graph/interface.js';
-import type { Calibration, LayerReport, Method, Progress } from '../methods/method.js';
+import type { Calibration, LayerReport, Method, Needs, Progress } from '../methods/method.js';
 import { checkOutput, MAX_MODEL_BYTES, readModel, writeModel } from '../onnx/index.js';
+import { measureForgettingOf, openForgettingData } from './forgetting.js';
 import { type Provenance, provenance, stamp } from './provenance.js';
 import { refusedByRuntime, verifyWritten } from './verify.js';
 
@@ -22,6 +30,14 @@ export interface OperationRequest<S extends z.ZodObject> {
   force?: boolean;
   externalData?: boolean;
   calib?: string;
+  /** What is to be forgotten; `where` and `indices` choose of it. */
+  forget?: string;
+  /** Training examples that are to be kept; of the same file as `forget`, the rest of it. */
+  retain?: string;
+  /** A model retrained without the forget set, to compare with. */
+  reference?: string;
+  /** Also measure how soon the forget set is learnt again. */
+  relearn?: boolean;
   eval?: string;
   /** Calibration examples at most, drawn with `seed`. */
   samples?: number;
@@ -95,24 +111,24 @@ export async function operate<S extends z.ZodObject>(
   checkOutput(model, output, { force: request.force });
 
   const needs = method.needs(parameters);
-  if (needs.calibration === 'required' && !request.calib) {
-    throw usageError(`${method.name} needs calibration data with these parameters.`, {
-      expected: '--calib DATA',
-      hint: 'Give a few dozen unlabelled examples, or choose parameters that need none (see --help).',
-    });
-  }
+  requireData(method.name, needs, request);
   const inputs = modelInputs(model.proto);
-  const { tokenizer, where, indices } = request;
-  const open = (path: string) =>
-    openDataset(path, inputs, { tokenizer, where, indices, task: request.task });
+  const { tokenizer, where, indices, task } = request;
+  const open = (path: string) => openDataset(path, inputs, { tokenizer, where, indices, task });
+  const sets =
+    request.forget === undefined
+      ? undefined
+      : await openForgettingData({ ...request, forget: request.forget }, inputs);
   const calibData = request.calib === undefined ? undefined : await open(request.calib);
-  const evalData = request.eval === undefined ? undefined : await open(request.eval);
+  const evalData =
+    sets?.test?.dataset ?? (request.eval === undefined ? undefined : await open(request.eval));
   const calibration = calibData && {
     dataset: calibData,
     indices: sampleIndices(calibData.length, request.samples ?? defaultSamples, seed),
   };
 
-  const others = [...(calibData?.files ?? []), ...(evalData?.files ?? [])];
+  const used = [calibData, evalData, sets?.forget.dataset, sets?.retain?.dataset];
+  const others = used.flatMap((data) => data?.files ?? []);
   checkOutput(model, output, { force: request.force, others });
 
   const inputSha256 = await model.hash();
@@ -120,6 +136,8 @@ export async function operate<S extends z.ZodObject>(
   const surgery = await inFile(request.model, () =>
     method.apply(model, parameters, {
       calibration,
+      ...sets,
+      maxDrop: absoluteDrops(gates),
       selects,
       threads,
       seed,
@@ -145,7 +163,7 @@ export async function operate<S extends z.ZodObject>(
       progress('verify', 0, 1);
       const made = await verifyWritten(model, staged);
       comparison = await compareModels({ model, size }, made, {
-        ...comparisonData(evalData, calibration, request.task),
+        ...(sets ? sample(sets.forget) : comparisonData(evalData, calibration, task)),
         threads,
         seed,
         progress,
@@ -155,6 +173,17 @@ export async function operate<S extends z.ZodObject>(
           ? refusedByRuntime(output, error)
           : error;
       });
+      if (sets) {
+        comparison.fidelity = undefined;
+        comparison.forgetting = await measureForgettingOf(model, made, sets, {
+          reference: request.reference,
+          relearn: request.relearn,
+          threads,
+          seed,
+          progress,
+        });
+        surgery.notes.push(...collapse(comparison.forgetting));
+      }
       checked = checkGates(gates, gateInput(comparison));
       return request.keepFailed || checked.every(({ passed }) => passed);
     },
@@ -178,6 +207,37 @@ export async function operate<S extends z.ZodObject>(
     provenance: origin,
     seconds: since(start),
   };
+}
+
+/** For a look at sizes and latency: what was forgotten is measured apart. */
+const sample = ({ dataset, indices }: Calibration) => ({
+  data: { dataset, indices: indices.slice(0, fidelitySamples) },
+  task: 'none' as const,
+});
+
+function requireData<S extends z.ZodObject>(
+  name: string,
+  needs: Needs,
+  { calib, forget, retain }: OperationRequest<S>,
+): void {
+  if (needs.calibration === 'required' && !calib) {
+    throw usageError(`${name} needs calibration data with these parameters.`, {
+      expected: '--calib DATA',
+      hint: 'Give a few dozen unlabelled examples, or choose parameters that need none (see --help).',
+    });
+  }
+  if (needs.forget === 'required' && !forget) {
+    throw usageError(`${name} needs the examples that are to be forgotten.`, {
+      expected: '--forget DATA',
+      hint: 'With --where label=3 or --indices FILE it may be a part of the data.',
+    });
+  }
+  if (needs.retain === 'required' && !retain) {
+    throw usageError(`${name} needs training examples that are to be kept.`, {
+      expected: '--retain DATA',
+      hint: 'The file that --forget names may be given again: what is not to be forgotten is kept.',
+    });
+  }
 }
 
 /** Labelled data where there is some, else the calibration data, compared with the original only. */

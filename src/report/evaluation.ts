@@ -1,6 +1,7 @@
 import type { EvaluationResult } from '../recipe/evaluation.js';
 import { bytes, number, percent } from './format.js';
-import { comparisonTable, gateText, measuredOn, metric } from './operation.js';
+import { metric } from './metric.js';
+import { comparisonTable, gateText, measuredOn } from './operation.js';
 import { markdownTable, type Table, textTable } from './table.js';
 import { wrap } from './text.js';
 

@@ -3,7 +3,9 @@ import type { GateResult } from '../evaluate/gates.js';
 import { higherIsBetter } from '../evaluate/metrics.js';
 import type { LayerColumn, LayerReport } from '../methods/method.js';
 import type { OperationResult } from '../recipe/operation.js';
+import { classTable, forgettingMeasuredOn, forgettingTable } from './forgetting.js';
 import { bytes, duration, number, percent } from './format.js';
+import { metric, shares } from './metric.js';
 import { markdownTable, type Table, textTable } from './table.js';
 import { wrap } from './text.js';
 
@@ -19,9 +21,7 @@ export function operationText(
   const hidden = layers.length - shownLayers;
   return [
     headline(result),
-    ...(result.comparison
-      ? [textTable(comparisonTable(result.comparison)), measuredOn(result.comparison)]
-      : []),
+    ...(result.comparison ? measured(result.comparison, textTable) : []),
     ...(layers.length > 0 ? [textTable(layerTable(layers.slice(0, shownLayers), columns))] : []),
     ...(hidden > 0 ? [`… and ${hidden} more layers (--report FILE.md lists all)`] : []),
     ...skipped(result),
@@ -40,9 +40,7 @@ export function operationMarkdown(
 ): string {
   return `${[
     `# ${headline(result)}`,
-    ...(result.comparison
-      ? [markdownTable(comparisonTable(result.comparison)), measuredOn(result.comparison)]
-      : []),
+    ...(result.comparison ? measured(result.comparison, markdownTable) : []),
     '## Layers',
     markdownTable(
       layerTable(result.layers, [
@@ -60,6 +58,19 @@ export function operationMarkdown(
         ]
       : []),
   ].join('\n\n')}\n`;
+}
+
+/** Everything that was measured. */
+function measured(comparison: Comparison, draw: (table: Table) => string): string[] {
+  const { forgetting } = comparison;
+  if (!forgetting) return [draw(comparisonTable(comparison)), measuredOn(comparison)];
+  const classes = classTable(forgetting);
+  return [
+    draw(forgettingTable(forgetting)),
+    ...(classes ? [draw(classes)] : []),
+    draw(comparisonTable(comparison)),
+    wrap(`${forgettingMeasuredOn(forgetting)}${timing(comparison)}`),
+  ];
 }
 
 function headline({ method, input, output, layers, seconds }: OperationResult): string {
@@ -102,18 +113,21 @@ export function comparisonTable({ metrics, fidelity = {}, size, latency }: Compa
   return { header: ['', 'before', 'after', 'change'], rows, numeric: [1, 2, 3] };
 }
 
-export function measuredOn({ on, latency, unmeasured }: Comparison): string {
+export function measuredOn(comparison: Comparison): string {
+  const { on, unmeasured } = comparison;
   const data = {
     labelled: `Measured on ${on.samples} examples of ${on.path} (${on.task}).`,
     unlabelled: `No labelled data (--eval): outputs compared with the original's on ${on.samples} examples of ${on.path}.`,
     random: `No data at all: outputs compared on ${on.samples} RANDOM inputs, which says little about real ones.`,
     nothing: `Outputs were not compared: ${unmeasured}`,
   }[on.kind];
-  const timing = latency
+  return wrap(data + timing(comparison));
+}
+
+const timing = ({ latency }: Comparison): string =>
+  latency
     ? ` Latency: one example, ${latency.threads} thread${latency.threads === 1 ? '' : 's'}, median of interleaved runs.`
     : '';
-  return wrap(data + timing);
-}
 
 /** Columns that say nothing, or the same of every layer, are left out. */
 function layerTable(layers: LayerReport[], columns: LayerColumn<LayerReport>[]): Table {
@@ -121,7 +135,7 @@ function layerTable(layers: LayerReport[], columns: LayerColumn<LayerReport>[]):
   const mixed = new Set(layers.map(status.value)).size > 1;
   const shown = [...(mixed ? [status] : []), ...columns].filter(({ value }) => layers.some(value));
   return {
-    header: ['layer', 'out x in', ...shown.map(({ header }) => header)],
+    header: ['layer', 'shape', ...shown.map(({ header }) => header)],
     rows: layers.map((layer) => [
       layer.name,
       layer.shape?.join(' x ') ?? '',
@@ -145,11 +159,6 @@ function skipped({ layers }: OperationResult): string[] {
 
 export const gateText = ({ gate, passed, detail }: GateResult): string =>
   wrap(`${passed ? 'passed' : 'FAILED'}: ${gate} (${detail})`);
-
-const shares = new Set(['accuracy', 'top5', 'agreement']);
-
-export const metric = (name: string, value: number): string =>
-  shares.has(name) ? percent(value) : number(value);
 
 function change(name: string, before: number, after: number): string {
   const difference = after - before;

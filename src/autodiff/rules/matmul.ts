@@ -1,6 +1,7 @@
 import { float, int } from '../../graph/build.js';
 import { floatAttribute, intAttribute } from '../../graph/nodes.js';
 import { scale, unbroadcast } from '../emit.js';
+import { productGradients } from '../matrix-product.js';
 import { single } from '../rule.js';
 
 /** y = alpha op(a) op(b) + beta c, where op may transpose. */
@@ -23,3 +24,8 @@ export const Gemm = single((t, g, { node, need }) => {
       : undefined,
   ];
 });
+
+/** y = a b, for matrices, vectors and batches of matrices that broadcast: da = g bᵀ, db = aᵀ g. */
+export const MatMul = single((t, g, p) =>
+  productGradients(t, g, p, { alpha: 1, transA: false, transB: false }),
+);

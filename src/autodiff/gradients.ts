@@ -1,0 +1,302 @@
+import type { InputSpec, TensorData } from '../data/index.js';
+import { modelError } from '../errors.js';
+import type { Parameter } from '../graph/parameters.js';
+import { encodeModel, type Model, type ModelProto } from '../onnx/index.js';
+import { type Feeds, Session } from '../runtime/session.js';
+import { classTarget, floatFeed, inputFeeds, weightFeed } from './feeds.js';
+import { foldConstants } from './fold.js';
+import { gradientGraph, type Head } from './gradient-graph.js';
+import {
+  beforeActivation,
+  type LossName,
+  lossHead,
+  lossOutput,
+  lossShape,
+  rowsOutput,
+  targetInput,
+  weightInput,
+} from './losses.js';
+import type { Floats } from './optimizer.js';
+import { Refusal } from './refusal.js';
+import { NoGradientError } from './reverse.js';
+import type { Tape } from './tape.js';
+import { type Trained, type TrainingCopy, trainingCopy, withDims } from './training-copy.js';
+
+export interface GradientOptions {
+  /** A loss in the graph; or names of values whose gradients are fed: see `Target.seeds`. */
+  loss: LossName | { seeds: readonly string[] };
+  /** The output that the loss is of; default: the first that is floating point. */
+  output?: string;
+  /** Which parameters to differentiate by; default: all. */
+  parameters?: (parameter: Parameter) => boolean;
+  /** Default 1: results are then the same bits in every run. */
+  threads?: number;
+}
+
+/** What a batch is compared with. */
+export interface Target {
+  /** See `LossName`; absent for `squared-norm`. */
+  target?: TensorData;
+  /** w [rows] of L = Σ w_i l_i; default 1 / rows, the mean. */
+  weight?: Floats;
+  /** dL/dv by name of v, for gradients without a loss in the graph. */
+  seeds?: Feeds;
+}
+
+export interface GradientStep {
+  /** L = Σ w_i l_i; NaN when seeds were fed. */
+  loss: number;
+  /** l [rows]; empty when seeds were fed. */
+  losses: Floats;
+  /** dL/dθ by parameter name, in the parameter's own layout. */
+  gradients: Map<string, Floats>;
+}
+
+/** Graphs for so many shapes of input are kept ready. */
+const keptShapes = 4;
+
+/**
+ * A model that computes the gradients of a loss by its parameters, in ONNX Runtime. Graphs are made
+ * when the first batch of a shape comes in. Release it when done.
+ */
+export class GradientModel {
+  /** What is differentiated by. */
+  readonly parameters: readonly Parameter[];
+  /** The values of all parameters, which every run reads: change them in place. Float32, or float64 where the model has that. */
+  readonly values: ReadonlyMap<string, Floats>;
+  /** The inputs that batches are made for. */
+  readonly inputs: readonly InputSpec[];
+  /** The output that the loss is of, and that `predict` gives. */
+  readonly output: string;
+  readonly #proto: ModelProto;
+  readonly #trained: readonly Trained[];
+  readonly #weights: Feeds;
+  readonly #options: GradientOptions;
+  readonly #runners = new Map<string, Promise<Runner>>();
+
+  private constructor(copy: TrainingCopy, options: GradientOptions) {
+    this.#proto = copy.proto;
+    this.#trained = copy.trained;
+    this.#weights = copy.weights;
+    this.#options = options;
+    this.parameters = copy.trained;
+    this.values = copy.values;
+    this.inputs = copy.inputs;
+    this.output = options.output ?? copy.output;
+  }
+
+  /** @throws {ResectError} exit 5 for a model that cannot be prepared: see `normalize`. */
+  static async open(model: Model, options: GradientOptions): Promise<GradientModel> {
+    return new GradientModel(await trainingCopy(model, options.parameters), options);
+  }
+
+  /**
+   * The loss of a batch and its gradients.
+   * @throws {NoGradientError} where an op without a rule is in the way
+   * @throws {ResectError} exit 6 when the batch does not fit the model
+   */
+  async run(feeds: Feeds, target: Target = {}): Promise<GradientStep> {
+    const batch = inputFeeds(this.inputs, feeds);
+    return this.#step(await this.#runner(batch, 'gradients'), batch, target);
+  }
+
+  /**
+   * As `run`, with Σ_i (∂(w_i l_i)/∂θ)² over the samples i in the place of gradients: exact, in one
+   * run. Samples run along the first axis of the inputs and of the rows.
+   * @returns undefined where the graph does not tell samples apart; run them one by one
+   * @throws as `run`
+   */
+  async runSquares(feeds: Feeds, target: Target = {}): Promise<GradientStep | undefined> {
+    const batch = inputFeeds(this.inputs, feeds);
+    try {
+      return await this.#step(await this.#runner(batch, 'squares'), batch, target);
+    } catch (error) {
+      if (error instanceof Refusal) return undefined;
+      throw error;
+    }
+  }
+
+  /**
+   * The output that the loss is of, as the model with the present values gives it; in float32 where the
+   * model is in half precision.
+   * @throws {ResectError} exit 6 when the batch does not fit the model
+   */
+  async predict(feeds: Feeds): Promise<TensorData> {
+    const batch = inputFeeds(this.inputs, feeds);
+    const { session } = await this.#runner(batch, 'predict');
+    const outputs = await session.run({ ...this.#weights, ...batch }, [this.output]);
+    return outputs[this.output];
+  }
+
+  /**
+   * Rows of the loss for inputs of these shapes, and values in a row: see `lossShape`.
+   * @throws as `run`
+   */
+  async rows(feeds: Feeds): Promise<readonly [rows: number, width: number]> {
+    return (await this.#runner(inputFeeds(this.inputs, feeds), 'gradients')).shape;
+  }
+
+  /**
+   * The value that the loss is computed from: the output, or what stands before its Softmax or Sigmoid.
+   * @throws as `run`
+   */
+  async lossSource(feeds: Feeds): Promise<string> {
+    return (await this.#runner(inputFeeds(this.inputs, feeds), 'gradients')).source;
+  }
+
+  async release(): Promise<void> {
+    const runners = [...this.#runners.values()];
+    this.#runners.clear();
+    for (const runner of await Promise.allSettled(runners))
+      if (runner.status === 'fulfilled') await runner.value.session.release();
+  }
+
+  async #runner(feeds: Feeds, kind: Kind): Promise<Runner> {
+    const dims = this.inputs.map(({ name }) => feeds[name]?.dims ?? []);
+    const key = JSON.stringify([kind, dims]);
+    let runner = this.#runners.get(key);
+    // Looked up last is dropped last.
+    this.#runners.delete(key);
+    runner ??= this.#build(feeds, kind);
+    this.#runners.set(key, runner);
+    if (this.#runners.size > keptShapes) {
+      const [oldest] = this.#runners.keys();
+      const dropped = this.#runners.get(oldest);
+      this.#runners.delete(oldest);
+      await dropped?.then(({ session }) => session.release()).catch(() => {});
+    }
+    return runner;
+  }
+
+  async #build(feeds: Feeds, kind: Kind): Promise<Runner> {
+    const { loss, threads = 1 } = this.#options;
+    const values = typeof loss === 'object' ? loss.seeds : [this.output];
+    const forward = await foldConstants(withDims(this.#proto, feeds, values));
+    const graph = forward.graph;
+    if (!graph) throw new Error('folding keeps the graph');
+    const open = (model: ModelProto) =>
+      Session.open(encodeModel(model), { threads, memoryPattern: false });
+    if (kind === 'predict')
+      return { session: await open(forward), gradients: new Map(), shape: [0, 0], source: '' };
+    let shape: [number, number] = [0, 0];
+    let source = '';
+    const head = (t: Tape): Head => {
+      if (typeof loss === 'object') return seedHead(t, loss.seeds);
+      const producers = new Map(graph.node.flatMap((n) => n.output.map((o) => [o, n] as const)));
+      source = beforeActivation(loss, producers, this.output, t.dims(this.output).length);
+      shape = lossShape(loss, t.dims(source));
+      return lossHead(t, loss, source);
+    };
+    const squares = kind === 'squares' ? this.#samples(feeds) : undefined;
+    const parameterOf = new Map(
+      this.#trained.flatMap(({ name, copies }) => copies.map((copy) => [copy, name])),
+    );
+    try {
+      const made = await gradientGraph(forward, [...parameterOf.keys()], head, { squares });
+      return { session: await open(made.model), gradients: made.gradients, shape, source };
+    } catch (error) {
+      if (error instanceof NoGradientError) throw error.renamed(parameterOf);
+      if (kind === 'squares' || !(error instanceof Refusal)) throw error;
+      throw modelError('A gradient cannot be computed.', { got: error.message });
+    }
+  }
+
+  /** How many samples a batch holds: the length of the first axis of the first input that has one. */
+  #samples(feeds: Feeds): number {
+    if (this.#trained.some(({ copies }) => copies.length > 1))
+      throw new Refusal('a parameter that several layers share is squared as a whole');
+    const batch = this.inputs.find(({ name }) => feeds[name].dims.length > 0);
+    if (!batch) throw new Refusal('no input has an axis for samples');
+    return feeds[batch.name].dims[0];
+  }
+
+  async #step(runner: Runner, feeds: Feeds, given: Target): Promise<GradientStep> {
+    const { session, gradients: outputOf } = runner;
+    const outputs = await session.run({
+      ...this.#weights,
+      ...feeds,
+      ...this.#targetFeeds(runner, given),
+    });
+    const gradients = new Map<string, Floats>();
+    for (const { name, copies } of this.#trained) {
+      const parts = copies.flatMap((copy) => {
+        const output = outputOf.get(copy);
+        return output === undefined ? [] : [outputs[output].data as Floats];
+      });
+      gradients.set(name, sum(parts, this.values.get(name) as Floats));
+    }
+    return {
+      loss: Number(outputs[lossOutput]?.data[0] ?? Number.NaN),
+      losses: (outputs[rowsOutput]?.data ?? new Float32Array()) as Floats,
+      gradients,
+    };
+  }
+
+  /** What the loss, or the seeds in its place, are fed. */
+  #targetFeeds({ session, shape }: Runner, { target, weight, seeds }: Target): Feeds {
+    const { loss } = this.#options;
+    const feeds: Feeds = {};
+    const [rows, width] = shape;
+    for (const spec of session.inputs) {
+      if (spec.name === weightInput) feeds[weightInput] = weightFeed(weight, spec, rows);
+      else if (spec.name === targetInput)
+        feeds[targetInput] =
+          spec.dtype === 'int64'
+            ? classTarget(target, spec, width)
+            : floatFeed(target, spec, 'target');
+      else if (typeof loss === 'object') {
+        const value = loss.seeds.find((name) => seedInput(name) === spec.name);
+        if (value !== undefined)
+          feeds[spec.name] = floatFeed(seeds?.[value], spec, `gradient of ${value}`);
+      }
+    }
+    return feeds;
+  }
+}
+
+/**
+ * The gradients of a loss by the parameters of a model.
+ *
+ * ```ts
+ * const model = await gradients(await readModel('model.onnx'), { loss: 'cross-entropy' });
+ * const { loss, gradients } = await model.run({ image }, { target: labels });
+ * ```
+ */
+export const gradients = (model: Model, options: GradientOptions): Promise<GradientModel> =>
+  GradientModel.open(model, options);
+
+/** A session for inputs of one shape. */
+interface Runner {
+  session: Session;
+  /** Output by parameter copy. */
+  gradients: Map<string, string>;
+  /** See `lossShape`. */
+  shape: readonly [rows: number, width: number];
+  /** What the loss is computed from. */
+  source: string;
+}
+
+/** What a graph is for. One without gradients is several times faster: the runtime executes all there is. */
+type Kind = 'predict' | 'gradients' | 'squares';
+
+const seedInput = (value: string): string => `resect/seed/${value}`;
+
+function seedHead(t: Tape, values: readonly string[]): Head {
+  return {
+    seeds: new Map(values.map((value) => [value, seedInput(value)])),
+    inputs: values.map((value) => ({
+      name: seedInput(value),
+      type: { dtype: t.dtype(value), dims: t.dims(value) },
+    })),
+    outputs: [],
+  };
+}
+
+/** The sum of what reached a parameter's copies; zeros where nothing did. */
+function sum(parts: Floats[], like: Floats): Floats {
+  if (parts.length === 1) return parts[0];
+  const total =
+    like instanceof Float64Array ? new Float64Array(like.length) : new Float32Array(like.length);
+  for (const part of parts) for (let i = 0; i < total.length; i++) total[i] += part[i];
+  return total;
+}

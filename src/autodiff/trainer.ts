@@ -1,0 +1,44 @@
+import { batches, type Dataset, shuffled, type Task, uniform } from '../data/index.js';
+import type { GradientModel } from './gradients.js';
+import type { Optimizer } from './optimizer.js';
+import { batchTarget } from './targets.js';
+
+export interface TrainingOptions {
+  task: Task;
+  optimizer: Optimizer;
+  batchSize: number;
+  /** Orders the examples anew in every epoch. */
+  seed: number;
+  epochs: number;
+  /** +1 descends the loss, -1 ascends it. */
+  direction?: 1 | -1;
+  /** After every step: steps so far, its loss. Training stops when it returns true. */
+  afterStep?: (step: number, loss: number) => boolean | undefined | Promise<boolean | undefined>;
+}
+
+/**
+ * Trains a model's parameters, in place, on the examples of a data set.
+ * Normalisation layers keep their statistics, as in the graph.
+ * @returns steps that were made
+ */
+export async function train(
+  model: GradientModel,
+  data: { dataset: Dataset; indices: readonly number[] },
+  options: TrainingOptions,
+): Promise<number> {
+  const { task, optimizer, batchSize, seed, epochs, direction = 1, afterStep } = options;
+  const random = uniform(seed);
+  let step = 0;
+  for (let epoch = 0; epoch < epochs; epoch++) {
+    const order = shuffled(data.indices, random);
+    for await (const batch of batches(data.dataset, order, batchSize, model.inputs)) {
+      const target = await batchTarget(model, task, batch);
+      const weight = target.weight?.map((w) => direction * w);
+      const { loss, gradients } = await model.run(batch.feeds, { ...target, weight });
+      optimizer.step(model.values, gradients);
+      step++;
+      if (await afterStep?.(step, direction * loss)) return step;
+    }
+  }
+  return step;
+}

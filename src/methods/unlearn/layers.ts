@@ -1,0 +1,44 @@
+import { inlineFunctions } from '../../graph/functions.js';
+import { Graph } from '../../graph/graph.js';
+import { findParameters, type Parameter } from '../../graph/parameters.js';
+import type { Model } from '../../onnx/index.js';
+import type { LayerColumn, LayerReport } from '../method.js';
+
+/** What was done to one parameter tensor. */
+export interface UnlearnLayer extends LayerReport {
+  parameters?: number;
+  /** Elements whose value changed. */
+  changed?: number;
+}
+
+export const columns: LayerColumn<UnlearnLayer>[] = [
+  { header: 'changed', value: ({ changed }) => (changed === undefined ? '' : String(changed)) },
+  {
+    header: 'share',
+    value: ({ changed, parameters }) =>
+      changed === undefined || !parameters ? '' : `${((100 * changed) / parameters).toFixed(2)} %`,
+  },
+];
+
+/** A parameter and what will be reported of it. */
+export interface PlannedParameter {
+  parameter: Parameter;
+  report: UnlearnLayer;
+}
+
+/** The model's parameters, local functions expanded, and which of them may be changed. */
+export function planParameters(
+  model: Model,
+  selects: (layer: string) => boolean,
+): PlannedParameter[] {
+  return findParameters(new Graph(inlineFunctions(model.proto))).map((parameter) => {
+    const { name, op, shape, skip } = parameter;
+    const reason = skip ?? (selects(name) ? undefined : 'not selected');
+    const parameters = shape.reduce((a, b) => a * b, 1);
+    const status = reason === undefined ? 'changed' : 'skipped';
+    return {
+      parameter,
+      report: { name, op, shape, parameters, status, ...(reason && { reason }) },
+    };
+  });
+}

@@ -1,0 +1,95 @@
+import type { z } from 'zod';
+import { gradients } from '../../autodiff/gradients.js';
+import { Adam, type Optimizer, Sgd } from '../../autodiff/optimizer.js';
+import { taskLoss } from '../../autodiff/targets.js';
+import { train } from '../../autodiff/trainer.js';
+import { modelError } from '../../errors.js';
+import type { Model } from '../../onnx/index.js';
+import type { Context, Surgery } from '../method.js';
+import { needForget } from './data.js';
+import { changedElements, editElements } from './edit.js';
+import { planParameters, type UnlearnLayer } from './layers.js';
+import { type LessonName, lessons } from './lessons.js';
+import type { trainingParameters } from './training-parameters.js';
+
+/**
+ * Trains the chosen parameters of `model`, in memory, with the loss of the task. Normalisation layers keep
+ * their statistics.
+ * @throws {NoGradientError} where gradients do not reach a chosen parameter
+ */
+export async function retrain(
+  model: Model,
+  given: z.infer<ReturnType<typeof trainingParameters>>,
+  context: Context,
+  name: LessonName,
+): Promise<Surgery<UnlearnLayer>> {
+  const { task } = needForget(context.forget);
+  const planned = planParameters(model, context.selects);
+  const chosen = new Map(
+    planned
+      .filter(({ report }) => report.status !== 'skipped')
+      .map((entry) => [entry.parameter.name, entry]),
+  );
+  if (chosen.size === 0) throw nothingToTrain();
+  const trained = await gradients(model, {
+    loss: taskLoss(task),
+    threads: context.threads,
+    parameters: ({ name }) => chosen.has(name),
+  });
+  try {
+    const before = new Map([...trained.values].map(([name, values]) => [name, values.slice()]));
+    const { data, direction } = await lessons[name](context, trained);
+    const steps = given.epochs * Math.ceil(data.indices.length / given.batchSize);
+    const losses: number[] = [];
+    await train(trained, data, {
+      task,
+      optimizer: optimizer(given),
+      batchSize: given.batchSize,
+      seed: context.seed,
+      epochs: given.epochs,
+      direction,
+      afterStep: (step, loss) => {
+        losses.push(loss);
+        context.progress('train', step, steps);
+        if (!Number.isFinite(loss))
+          throw modelError('Training diverged: the loss is no number any more.', {
+            where: `step ${step}`,
+            hint: 'Choose a smaller --learning-rate.',
+          });
+        return false;
+      },
+    });
+    for (const [name, values] of trained.values) {
+      const entry = chosen.get(name);
+      if (!entry) continue;
+      const edit = changedElements(before.get(name) ?? values, values);
+      entry.report.changed = edit.at.length;
+      if (edit.at.length > 0) editElements(model, entry.parameter.tensor, edit);
+      else entry.report.status = 'unchanged';
+    }
+    // What is told of the run: a loss that does not move says that the rate is wrong.
+    const note = `${losses.length} steps, loss ${losses[0]?.toPrecision(3)} -> ${losses.at(-1)?.toPrecision(3)}; normalisation layers kept their statistics`;
+    return {
+      layers: planned.map(({ report }) => report),
+      changedTensors: [...model.edits.keys()].map((t) => t.name ?? ''),
+      notes: [note],
+    };
+  } finally {
+    await trained.release();
+  }
+}
+
+const optimizer = ({
+  optimizer: name,
+  learningRate,
+  momentum,
+  weightDecay,
+}: z.infer<ReturnType<typeof trainingParameters>>): Optimizer =>
+  name === 'sgd'
+    ? new Sgd({ learningRate, momentum, weightDecay })
+    : new Adam({ learningRate, weightDecay, decoupled: name === 'adamw' });
+
+const nothingToTrain = () =>
+  modelError('The model has no parameter that may be changed.', {
+    hint: 'Check --include and --exclude with --dry-run.',
+  });

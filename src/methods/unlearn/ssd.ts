@@ -1,0 +1,273 @@
+import type { z } from 'zod';
+import { type GradientModel, gradients } from '../../autodiff/gradients.js';
+import { NoGradientError } from '../../autodiff/reverse.js';
+import { taskLoss } from '../../autodiff/targets.js';
+import { batches, shuffled, uniform } from '../../data/index.js';
+import { modelError, usageError } from '../../errors.js';
+import { isDistribution } from '../../evaluate/metrics.js';
+import type { Model } from '../../onnx/index.js';
+import type { Context, Surgery, TaskData } from '../method.js';
+import { type NamedPairs, searchAlpha } from './alpha-search.js';
+import { type Dampening, dampen } from './dampen.js';
+import { fullSet, isClassRequest, needForget, type Order } from './data.js';
+import { changedElements, editElements } from './edit.js';
+import { computeImportances, type ImportanceOptions } from './importance.js';
+import {
+  type ImportanceStore,
+  openImportances,
+  pairImportances,
+  writeImportances,
+} from './importance-file.js';
+import type { PlannedParameter, UnlearnLayer } from './layers.js';
+import { parametersHash } from './parameters-hash.js';
+import {
+  assdPercentage,
+  type RatioStatistics,
+  ratioStatistics,
+  selectedBy,
+  suggestAlpha,
+} from './ratios.js';
+import type { parameters } from './ssd-parameters.js';
+import { untiedCopies } from './untied.js';
+
+type SsdParameters = z.infer<typeof parameters>;
+
+/** Percentiles of the ratios that are told; that of adaptive SSD comes after them. */
+const told = [50, 90, 99, 99.9];
+
+/**
+ * Selective Synaptic Dampening of the planned parameters of `model`, in memory. See `Method.apply`.
+ */
+export async function dampenModel(
+  model: Model,
+  given: SsdParameters,
+  planned: readonly PlannedParameter[],
+  context: Context,
+): Promise<Surgery<UnlearnLayer>> {
+  const forget = needForget(context.forget);
+  const notes: string[] = [];
+  const opened = await openGradients(model, given, forget, planned, context.threads);
+  const { trained } = opened;
+  try {
+    const { forget: ofForget, full } = await bothImportances(model, trained, given, context, notes);
+    const chosen = planned.filter(({ report }) => report.status !== 'skipped');
+    const pairs: NamedPairs = async function* () {
+      const names = new Set(chosen.map(({ parameter }) => parameter.name));
+      for await (const pair of pairImportances(ofForget, full))
+        if (names.has(pair.name)) yield pair;
+    };
+    const forgetShare = assdPercentage(ofForget.metadata.samples, full.metadata.samples);
+    const statistics = await ratioStatistics(pairs, [...told, forgetShare]);
+    notes.push(ratioNote(statistics, ofForget, full));
+    const dampening = await chooseDampening(trained, given, context, pairs, statistics, notes);
+    refuseEmpty(await selectedBy(pairs, dampening.alpha), dampening, statistics, ofForget, full);
+
+    const byName = new Map(chosen.map((entry) => [entry.parameter.name, entry]));
+    for await (const pair of pairs()) {
+      const entry = byName.get(pair.name);
+      const before = trained.values.get(pair.name);
+      if (!entry || !before) continue;
+      const { weights } = dampen(before, pair.forget, pair.full, dampening);
+      const edit = changedElements(before, weights);
+      entry.report.changed = edit.at.length;
+      if (edit.at.length > 0) editElements(model, entry.parameter.tensor, edit);
+      else entry.report.status = 'unchanged';
+    }
+    const twins = await untiedCopies(
+      model,
+      chosen.map(({ parameter }) => parameter),
+    );
+    for (const [a, b] of twins) {
+      notes.push(
+        `"${a}" and "${b}" hold the same values: an exporter has untied them, and they are now dampened apart`,
+      );
+    }
+  } finally {
+    await trained.release();
+  }
+  return {
+    layers: planned.map(({ report }) => report),
+    changedTensors: [...model.edits.keys()].map((t) => t.name ?? ''),
+    notes,
+  };
+}
+
+/**
+ * The model with gradients of the loss of the variant. Parameters that gradients do not reach are
+ * reported as skipped.
+ */
+async function openGradients(
+  model: Model,
+  { variant }: SsdParameters,
+  forget: TaskData,
+  planned: readonly PlannedParameter[],
+  threads: number,
+): Promise<{ trained: GradientModel }> {
+  const loss = variant === 'lfssd' ? 'squared-norm' : taskLoss(forget.task);
+  const open = (more: Partial<Parameters<typeof gradients>[1]> = {}) =>
+    gradients(model, { loss, threads, ...more });
+  let trained = await open();
+  try {
+    const first = await firstFeeds(trained, forget);
+    const from = await trained.lossSource(first).catch(async (error) => {
+      if (!(error instanceof NoGradientError) || error.reachable.length === 0) throw error;
+      await trained.release();
+      for (const { parameter, report } of planned) {
+        if (!error.unreachable.includes(parameter.name) || report.status === 'skipped') continue;
+        report.status = 'skipped';
+        report.reason = `no gradient through ${error.op}`;
+      }
+      const reachable = new Set(error.reachable);
+      trained = await open({ parameters: ({ name }) => reachable.has(name) });
+      return trained.lossSource(first);
+    });
+    if (loss === 'cross-entropy' && from === trained.output) {
+      const { data, dims } = await trained.predict(first);
+      const row = Float64Array.from(data.subarray(0, dims.at(-1)) as ArrayLike<number>);
+      if (isDistribution(row)) {
+        await trained.release();
+        const kept = new Set(trained.parameters.map(({ name }) => name));
+        trained = await open({ loss: 'likelihood', parameters: ({ name }) => kept.has(name) });
+      }
+    }
+    return { trained };
+  } catch (error) {
+    await trained.release();
+    throw error;
+  }
+}
+
+async function firstFeeds(trained: GradientModel, { dataset, indices }: TaskData) {
+  for await (const { feeds } of batches(dataset, indices.slice(0, 1), 1, trained.inputs))
+    return feeds;
+  throw new Error('a forget set has an example');
+}
+
+/** The importances of the forget set and of all data, from the data or from a file. */
+async function bothImportances(
+  model: Model,
+  trained: GradientModel,
+  given: SsdParameters,
+  context: Context,
+  notes: string[],
+): Promise<{ forget: ImportanceStore; full: ImportanceStore }> {
+  const forget = needForget(context.forget);
+  const { retain } = context;
+  const kind = given.variant === 'lfssd' ? 'lfssd-abs' : 'fisher-batch';
+  const order: Order =
+    given.order ?? (isClassRequest(forget, retain) ? 'class-sorted' : 'retain-then-forget');
+  const options: Omit<ImportanceOptions, 'order' | 'progress'> = {
+    task: given.variant === 'lfssd' ? 'none' : forget.task,
+    kind,
+    loss: given.variant === 'lfssd' ? 'sqnorm-logits' : lossLabel(forget.task),
+    batchSize: given.fisher === 'sample' ? 1 : given.batchSize,
+    modelSha256: await parametersHash(
+      model,
+      trained.parameters.map(({ tensor }) => tensor),
+    ),
+  };
+  const stage = (name: string) => (done: number, total: number) =>
+    context.progress(name, done, total);
+
+  let full: ImportanceStore;
+  if (given.importance !== undefined) {
+    full = await openImportances(given.importance);
+    if (given.allowStaleImportance) {
+      if (full.metadata.modelSha256 !== options.modelSha256)
+        notes.push('the stored importances are of other weights: the result is approximate');
+      options.modelSha256 = full.metadata.modelSha256;
+    }
+    if (given.order !== undefined && full.metadata.order !== label(given.order, context.seed))
+      notes.push(`the stored importances were read in another order: ${full.metadata.order}`);
+  } else {
+    if (!retain) {
+      throw usageError('SSD compares the forget set with all data.', {
+        expected: '--retain DATA, or --importance FILE with what was stored of it',
+        hint: 'Importances are stored with --save-importance, once for all requests.',
+      });
+    }
+    const shuffle = <T>(items: readonly T[]) => shuffled(items, uniform(context.seed));
+    const all =
+      given.importanceOf === 'retain'
+        ? fullSet(retain, { ...forget, indices: [] }, order, shuffle)
+        : fullSet(retain, forget, order, shuffle);
+    full = await computeImportances(trained, all, {
+      ...options,
+      order: label(order, context.seed),
+      progress: stage('importance of all data'),
+    });
+    if (given.saveImportance !== undefined) {
+      await writeImportances(given.saveImportance, full, false);
+      notes.push(`importances of all data stored: ${given.saveImportance}`);
+    }
+  }
+  const own = await computeImportances(trained, forget, {
+    ...options,
+    order: 'as-given',
+    progress: stage('importance of the forget set'),
+  });
+  return { forget: own, full };
+}
+
+const label = (order: Order, seed: number): string =>
+  order === 'shuffled' ? `shuffled:${seed}` : order === 'class-sorted' ? order : 'as-given';
+
+const lossLabel = (task: TaskData['task']): string =>
+  task === 'regression' ? 'mse-mean' : task === 'lm' ? 'ce-mean-tokens' : 'ce-mean-logits';
+
+/** The thresholds that were given, or that are found. */
+async function chooseDampening(
+  trained: GradientModel,
+  given: SsdParameters,
+  context: Context,
+  pairs: NamedPairs,
+  statistics: RatioStatistics,
+  notes: string[],
+): Promise<Dampening> {
+  const { exponent, cap, lambda = 1 } = given;
+  const adaptive = statistics.percentiles[told.length];
+  if (given.variant === 'assd') {
+    if (given.alpha !== undefined)
+      throw usageError('assd finds its own alpha.', { hint: 'Leave out --alpha.' });
+    notes.push(`alpha ${show(adaptive)}, as adaptive SSD chooses it`);
+    return { alpha: adaptive, lambda, exponent, cap };
+  }
+  if (given.alpha !== 'auto') return { alpha: given.alpha ?? 10, lambda, exponent, cap };
+  const found = await searchAlpha(trained, pairs, statistics.max, adaptive, given, context);
+  notes.push(...found.notes);
+  return { ...found, exponent, cap };
+}
+
+/** Nothing changed is no success. */
+function refuseEmpty(
+  selected: number,
+  { alpha }: Dampening,
+  statistics: RatioStatistics,
+  forget: ImportanceStore,
+  full: ImportanceStore,
+): void {
+  if (selected > 0) return;
+  const bound = full.metadata.samples / forget.metadata.samples;
+  const bounded = full.metadata.batchSize === 1 && alpha >= bound;
+  const suggested = suggestAlpha(statistics, told.length);
+  throw modelError('No parameter was selected: nothing would be forgotten.', {
+    expected: `ratios above alpha = ${show(alpha)}`,
+    got: `${quantiles(statistics)}${bounded ? `; with single examples no ratio can exceed ${show(bound)}, the size of all data over that of the forget set` : ''}`,
+    hint:
+      suggested === undefined
+        ? 'Nothing in the model depends on the forget set: check the data.'
+        : `Choose a smaller one, such as --alpha ${suggested}, or --alpha auto.`,
+  });
+}
+
+const quantiles = ({ percentiles, max }: RatioStatistics): string =>
+  `median ${show(percentiles[0])}, 90 % ${show(percentiles[1])}, 99 % ${show(percentiles[2])}, 99.9 % ${show(percentiles[3])}, largest ${show(max)}`;
+
+const ratioNote = (
+  statistics: RatioStatistics,
+  forget: ImportanceStore,
+  full: ImportanceStore,
+): string =>
+  `ratio of importances, forget set to all data: ${quantiles(statistics)}; all data over forget set: ${show(full.metadata.samples / forget.metadata.samples)}`;
+
+const show = (value: number): string => String(Number(value.toPrecision(3)));

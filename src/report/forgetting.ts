@@ -1,0 +1,98 @@
+import type { Forgetting, ForgettingMeasures } from '../evaluate/forgetting/measure.js';
+import type { Metrics } from '../evaluate/metrics.js';
+import { number, percent } from './format.js';
+import { metric } from './metric.js';
+import type { Table } from './table.js';
+
+type Read = (measures: ForgettingMeasures) => string | undefined;
+
+/** Classes shown one by one. */
+const shownClasses = 20;
+
+const value =
+  (name: string, set: (m: ForgettingMeasures) => Metrics | undefined): Read =>
+  (m) => {
+    const found = set(m)?.[name];
+    return found === undefined ? undefined : metric(name, found);
+  };
+
+const share =
+  (read: (m: ForgettingMeasures) => number | undefined): Read =>
+  (m) => {
+    const found = read(m);
+    return found === undefined ? undefined : percent(found);
+  };
+
+const plain =
+  (read: (m: ForgettingMeasures) => number | undefined): Read =>
+  (m) => {
+    const found = read(m);
+    return found === undefined ? undefined : number(found);
+  };
+
+/** What was forgotten and kept, of each model. */
+export function forgettingTable({ before, after, reference, classes }: Forgetting): Table {
+  const models = reference ? [before, after, reference] : [before, after];
+  const names = [...new Set([before.forget, before.retain ?? {}].flatMap(Object.keys))];
+  const sets: [string, (m: ForgettingMeasures) => Metrics | undefined][] = [
+    ['forget set', (m) => m.forget],
+    ['retain set', (m) => m.retain],
+    ['test set', (m) => m.test],
+    [`test, class ${classes?.join(', ')}`, (m) => m.testForget],
+    ['test, other classes', (m) => m.testRetain],
+  ];
+  const rows: [string, Read][] = [
+    ...sets.flatMap(([set, read]) =>
+      names.map((name): [string, Read] => [`${set}: ${name}`, value(name, read)]),
+    ),
+    ['forget set taken for training data', share((m) => m.membership?.forgetRate)],
+    ['  the same, by its loss', share((m) => m.membershipByLoss?.forgetRate)],
+    ['  area under curve of the attack', plain((m) => m.membership?.attackAuc)],
+    ['zero retrain forgetting score', plain((m) => m.zrf)],
+    ['activation distance to retrained', plain((m) => m.activationDistance)],
+    ['KL divergence to retrained', plain((m) => m.klToReference)],
+    ['Wasserstein distance to retrained', plain((m) => m.wasserstein)],
+    ['tug of war with retrained', plain((m) => m.tugOfWar)],
+    [
+      'steps to relearn',
+      ({ relearnSteps: steps }) =>
+        steps === undefined ? undefined : steps === null ? 'not within 500' : String(steps),
+    ],
+  ];
+  return {
+    header: ['', 'before', 'after', ...(reference ? ['retrained'] : [])],
+    rows: rows.flatMap(([label, read]) => {
+      const cells = models.map(read);
+      return cells.some((cell) => cell !== undefined)
+        ? [[label, ...cells.map((cell) => cell ?? '')]]
+        : [];
+    }),
+    numeric: [1, 2, 3],
+  };
+}
+
+/** Accuracy of each class; undefined for other tasks, and for more classes than people read. */
+export function classTable({ before, after, reference }: Forgetting): Table | undefined {
+  const labels = Object.keys(before.classes ?? {});
+  if (labels.length === 0 || labels.length > shownClasses) return undefined;
+  const models = reference ? [before, after, reference] : [before, after];
+  const on = before.test ? 'test accuracy' : 'accuracy';
+  return {
+    header: [`${on} of class`, 'before', 'after', ...(reference ? ['retrained'] : [])],
+    rows: labels.map((label) => [
+      label,
+      ...models.map(({ classes }) => (classes ? percent(classes[label]) : '')),
+    ]),
+    numeric: [1, 2, 3],
+  };
+}
+
+/** What the numbers are of. */
+export function forgettingMeasuredOn({ samples, task }: Forgetting): string {
+  const sets = [
+    `${samples.forget} examples to forget`,
+    ...(samples.retain ? [`${samples.retain} to keep`] : []),
+    ...(samples.test ? [`${samples.test} for testing`] : []),
+  ];
+  return `Measured on ${sets.join(', ')} (${task}).`;
+}
