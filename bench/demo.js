@@ -1,9 +1,38 @@
-// npm run demo: a language model and an image classifier, 50 % and 60 % sparse, seven ways.
+// npm run demo: two small models 50 % and 60 % sparse, seven ways, and one made to forget a class.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { methods, operate } from '../dist/src/index.js';
+import { forgettingTable } from '../dist/src/report/forgetting.js';
+import { textTable } from '../dist/src/report/table.js';
 import { models, table } from './support/grid.js';
 
 const patterns = [{ sparsity: 0.5 }, { sparsity: 0.6 }];
 const progress = (text) => process.stderr.isTTY && process.stderr.write(`\r${text.padEnd(79)}\r`);
 
 for (const model of models) console.log(`${await table(model, patterns, progress)}\n`);
-console.log('Calibrated on 128 examples, measured on others. No weight was trained.');
-console.log('Try it on your own model: npx resect sparsify --help');
+console.log('Calibrated on 128 examples, measured on others. No weight was trained.\n');
+
+const fixture = (name) => fileURLToPath(new URL(`../fixtures/${name}`, import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), 'resect-demo-'));
+try {
+  const { comparison, notes } = await operate({
+    method: methods.ssd,
+    parameters: { alpha: 'auto' },
+    model: fixture('resnet8/resnet8.onnx'),
+    output: join(folder, 'forgetful.onnx'),
+    forget: fixture('resnet8/train.yaml'),
+    where: 'label=3',
+    retain: fixture('resnet8/train.yaml'),
+    eval: fixture('resnet8/test.yaml'),
+    reference: fixture('resnet8-retrained/without-class-3.onnx'),
+    threads: 1,
+    progress: (stage, done, total) => progress(`${stage} ${done}/${total}`),
+  });
+  console.log('Dresses, class 3 of 10, forgotten by dampening; a network retrained without them\n');
+  console.log(`${textTable(forgettingTable(comparison.forgetting))}\n\n${notes.at(-1)}\n`);
+} finally {
+  rmSync(folder, { recursive: true, force: true });
+}
+console.log('Try it on your own model: npx resect sparsify --help, npx resect unlearn ssd --help');

@@ -14,7 +14,11 @@ const flag = (name) => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowe
 
 function parameterTable(schema) {
   const rows = Object.entries(schema.properties).map(([name, p]) => {
-    const values = p.enum ? p.enum.map((v) => `\`${v}\``).join(', ') : p.type;
+    const values = p.anyOf
+      ? [...new Set(p.anyOf.map((v) => (v.const ? `\`${v.const}\`` : v.type)))].join(', ')
+      : p.enum
+        ? p.enum.map((v) => `\`${v}\``).join(', ')
+        : p.type;
     const fallback = p.default === undefined ? '' : `\`${p.default}\``;
     return `| \`${flag(name)}\` | ${values} | ${fallback} | ${p.description} |`;
   });

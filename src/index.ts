@@ -3,7 +3,20 @@
  * The command line is made of these.
  */
 export {
+  type GradientModel,
+  type GradientOptions,
+  type GradientStep,
+  gradients,
+  type Target,
+} from './autodiff/gradients.js';
+export type { LossName } from './autodiff/losses.js';
+export { Adam, type Optimizer, Sgd } from './autodiff/optimizer.js';
+export { NoGradientError } from './autodiff/reverse.js';
+export { batchTarget } from './autodiff/targets.js';
+export { type TrainingOptions, train } from './autodiff/trainer.js';
+export {
   type Batch,
+  batches,
   type Dataset,
   type InputSpec,
   openDataset,
@@ -19,6 +32,7 @@ export { inlineFunctions } from './graph/functions.js';
 export { Graph, type Scope, type Value } from './graph/graph.js';
 export { modelInputs, modelOutputs, type Port } from './graph/interface.js';
 export { findLinearLayers, type LinearLayer } from './graph/linear-layers.js';
+export { findParameters, type Parameter } from './graph/parameters.js';
 export { removeDeadNodes, topologicalOrder } from './graph/topology.js';
 export { maskEdit, readMatrix, replaceEdit, type WeightMatrix } from './graph/weight-matrix.js';
 export type { LayerReport, Method, Surgery } from './methods/method.js';

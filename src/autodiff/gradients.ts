@@ -1,5 +1,6 @@
 import type { InputSpec, TensorData } from '../data/index.js';
-import { modelError } from '../errors.js';
+import { modelError, ResectError } from '../errors.js';
+import { opName } from '../graph/nodes.js';
 import type { Parameter } from '../graph/parameters.js';
 import { encodeModel, type Model, type ModelProto } from '../onnx/index.js';
 import { type Feeds, Session } from '../runtime/session.js';
@@ -171,7 +172,7 @@ export class GradientModel {
   async #build(feeds: Feeds, kind: Kind): Promise<Runner> {
     const { loss, threads = 1 } = this.#options;
     const values = typeof loss === 'object' ? loss.seeds : [this.output];
-    const forward = await foldConstants(withDims(this.#proto, feeds, values));
+    const forward = await folded(this.#proto, feeds, values);
     const graph = forward.graph;
     if (!graph) throw new Error('folding keeps the graph');
     const open = (model: ModelProto) =>
@@ -183,7 +184,7 @@ export class GradientModel {
     const head = (t: Tape): Head => {
       if (typeof loss === 'object') return seedHead(t, loss.seeds);
       const producers = new Map(graph.node.flatMap((n) => n.output.map((o) => [o, n] as const)));
-      source = beforeActivation(loss, producers, this.output, t.dims(this.output).length);
+      source = beforeActivation(t, loss, producers, this.output);
       shape = lossShape(loss, t.dims(source));
       return lossHead(t, loss, source);
     };
@@ -278,6 +279,34 @@ interface Runner {
 
 /** What a graph is for. One without gradients is several times faster: the runtime executes all there is. */
 type Kind = 'predict' | 'gradients' | 'squares';
+
+/**
+ * The model for inputs of one shape, with constants folded.
+ * @param kept values that the runtime must not simplify away
+ * @throws {ResectError} exit 5 that tells of control flow, where that is what the runtime fails on
+ */
+async function folded(
+  model: ModelProto,
+  feeds: Feeds,
+  kept: readonly string[],
+): Promise<ModelProto> {
+  const fold = (m: ModelProto, shapes: Feeds) => foldConstants(withDims(m, shapes, kept));
+  const control = model.graph?.node.find((n) => ['If', 'Loop', 'Scan'].includes(opName(n)));
+  if (!control) return fold(model, feeds);
+  try {
+    // ONNX Runtime 1.30 fails, or crashes, when it resolves a branch within a branch at once, as it
+    // does where shapes decide of the inner one.
+    return await fold(await fold(model, {}), feeds);
+  } catch (error) {
+    if (!(error instanceof ResectError)) throw error;
+    throw modelError('The model cannot be prepared for inputs of this shape.', {
+      where: `node ${control.name || control.output[0]} (${opName(control)})`,
+      got: error.detail.got,
+      hint: 'Where an input decides which way the model goes, store that input as a constant.',
+      cause: error,
+    });
+  }
+}
 
 const seedInput = (value: string): string => `resect/seed/${value}`;
 

@@ -199,34 +199,41 @@ export function lossHead(t: Tape, name: LossName, output: string): Head {
   };
 }
 
+/** Ops at the end of a graph that make of scores what a loss makes of them itself, and better. */
+const ownActivation: Partial<Record<LossName, readonly string[]>> = {
+  'cross-entropy': ['Softmax', 'LogSoftmax'],
+  kl: ['Softmax', 'LogSoftmax'],
+  'squared-norm': ['Softmax', 'LogSoftmax'],
+  binary: ['Sigmoid'],
+};
+
 /**
  * The value that a loss is to be computed from, which stands before what turns scores into
- * probabilities at the end of a graph: the input of a Softmax over the last axis for losses over
- * classes, of a Sigmoid for `binary`.
+ * probabilities at the end of a graph: the input of a Softmax over the last axis for `cross-entropy`,
+ * `kl` and `squared-norm`, of a Sigmoid for `binary`; the output for the others.
+ * @param producers of the forward graph's values
  */
 export function beforeActivation(
+  t: Tape,
   name: LossName,
   producers: ReadonlyMap<string, NodeProto>,
   output: string,
-  rank: number,
 ): string {
-  const ops =
-    name === 'binary'
-      ? ['Sigmoid']
-      : byIndex.has(name) || name === 'kl' || name === 'squared-norm'
-        ? ['Softmax', 'LogSoftmax']
-        : [];
-  let value = output;
-  for (;;) {
-    const node = producers.get(value);
-    if (!node) return output;
-    const op = opName(node);
-    if (op === 'Identity') {
-      value = node.input[0];
-      continue;
-    }
-    if (!ops.includes(op)) return output;
-    const axis = intAttribute(node, 'axis', -1);
-    return op === 'Sigmoid' || wrapAxis(axis, rank) === rank - 1 ? node.input[0] : output;
-  }
+  let end = producers.get(output);
+  while (end && opName(end) === 'Identity') end = producers.get(end.input[0]);
+  const makes = (node: NodeProto) => ownActivation[name]?.includes(opName(node));
+  if (!end) return output;
+  if (makes(end)) return opName(end) === 'Sigmoid' || isOverLast(t, end) ? end.input[0] : output;
+  // What normalisation makes of a Softmax of old, which worked on a matrix.
+  const rows = opName(end) === 'Reshape' ? producers.get(end.input[0]) : undefined;
+  const flat = rows && producers.get(rows.input[0]);
+  if (!rows || !makes(rows) || !isOverLast(t, rows) || !flat || opName(flat) !== 'Flatten')
+    return output;
+  const width = t.dims(rows.output[0]).at(-1);
+  return t.dims(output).at(-1) === width ? flat.input[0] : output;
+}
+
+function isOverLast(t: Tape, node: NodeProto): boolean {
+  const rank = t.dims(node.output[0]).length;
+  return wrapAxis(intAttribute(node, 'axis', -1), rank) === rank - 1;
 }

@@ -2,7 +2,7 @@ import { type ErrorDetail, ExitCode, ResectError } from '../errors.js';
 import { opName } from '../graph/nodes.js';
 import { dependencies } from '../graph/topology.js';
 import type { NodeProto } from '../onnx/index.js';
-import { perSampleGradient } from './per-sample.js';
+import { derivedPerSample, perSampleGradient } from './per-sample.js';
 import { Refusal } from './refusal.js';
 import type { Rule } from './rule.js';
 import { rules } from './rules/index.js';
@@ -19,7 +19,7 @@ export class NoGradientError extends ResectError {
   readonly #blocked: Blocked;
   readonly #path: readonly string[];
 
-  /** @param path the ops from the first of `unreachable` to the loss */
+  /** @param path the ops from the first of `unreachable` to what blocks it */
   constructor(
     blocked: Blocked,
     path: readonly string[],
@@ -30,7 +30,7 @@ export class NoGradientError extends ResectError {
     const shown = steps.length > 8 ? [...steps.slice(0, 4), '...', ...steps.slice(-3)] : steps;
     const detail: ErrorDetail = {
       where: `node ${nodeName(blocked.node)}`,
-      got: `${blocked.reason}; on the way from the loss to "${unreachable[0]}": ${shown.join(' <- ')}`,
+      got: `${blocked.reason}; on the way to "${unreachable[0]}": ${shown.join(' <- ')}`,
       hint: reachable.length
         ? `${reachable.length} of ${reachable.length + unreachable.length} parameters can be had without it: leave out the others with --exclude, such as ${unreachable.slice(0, 3).join(', ')}.`
         : 'No parameter can be had without it.',
@@ -92,7 +92,10 @@ export function reverse(
 ): Map<string, string> {
   const active = activeValues(t, order, wrt);
   const wanted = new Set(wrt);
-  if (batch !== undefined) refuseDerived(t, order, active, wanted);
+  const derived = derivedNodes(t, order, active, wanted);
+  // Whose gradients are kept apart by sample.
+  const apart = new Set(wrt);
+  for (const node of derived) for (const name of node.output) apart.add(name);
   const incoming = new Map<string, Incoming>();
   for (const [value, seed] of seeds)
     if (active.has(value)) incoming.set(value, { partials: [seed] });
@@ -128,8 +131,9 @@ export function reverse(
       to.via ??= node;
     };
     for (const [index, name] of node.input.entries()) {
-      if (batch === undefined || !wanted.has(name)) continue;
-      const each = perSampleGradient(t, { node, dy, index, batch });
+      if (batch === undefined || !need[index] || !apart.has(name)) continue;
+      const use = { node, dy, index, batch };
+      const each = derived.has(node) ? derivedPerSample(t, use) : perSampleGradient(t, use);
       if (each === undefined) throw new Refusal(`${opName(node)} does not tell samples apart`);
       receive(name, each);
       need[index] = false;
@@ -153,7 +157,7 @@ export function reverse(
     const { blocked } = incoming.get(unreachable[0]) as { blocked: Blocked };
     throw new NoGradientError(
       blocked,
-      pathFrom(unreachable[0], incoming),
+      pathTo(blocked.node, unreachable[0], incoming),
       unreachable,
       wrt.filter((name) => !unreachable.includes(name)),
     );
@@ -181,26 +185,26 @@ function activeValues(
 }
 
 /**
- * Gradients of each sample are taken where a node reads a parameter itself. What is computed from
- * parameters alone (a transposed weight) has a gradient that is already summed over the samples.
+ * Nodes that compute something of parameters alone, such as the positions of a text out of a table of
+ * embeddings: what they put out is the same for all samples, as a parameter is.
  */
-function refuseDerived(
+function derivedNodes(
   t: Tape,
   order: readonly NodeProto[],
   active: ReadonlySet<string>,
   wanted: ReadonlySet<string>,
-): void {
+): ReadonlySet<NodeProto> {
   const produced = new Set(order.flatMap((node) => node.output));
   const fed = new Set<string>();
+  const derived = new Set<NodeProto>();
   for (const node of order) {
-    const reads = dependencies(node);
-    const ofData = reads.some(
+    const ofData = dependencies(node).some(
       (name) => fed.has(name) || !(produced.has(name) || wanted.has(name) || t.isStored(name)),
     );
     if (ofData) for (const name of node.output) fed.add(name);
-    else if (node.output.some((name) => active.has(name)))
-      throw new Refusal(`${opName(node)} is applied to a parameter alone`);
+    else if (node.output.some((name) => active.has(name))) derived.add(node);
   }
+  return derived;
 }
 
 /** One name for the sum of all partial gradients, which later readers share. */
@@ -214,13 +218,15 @@ function total(t: Tape, state: Incoming): string {
 
 function whyNot(node: NodeProto): string {
   const op = opName(node);
-  if (['If', 'Loop', 'Scan'].includes(op))
-    return `${op}, whose body is chosen or repeated while the model runs, has no gradient here`;
+  if (op === 'If')
+    return 'If, whose branch is chosen while the model runs, has no gradient here; one whose condition is constant would have';
+  if (op === 'Loop' || op === 'Scan')
+    return `${op}, whose body is repeated while the model runs, has no gradient here`;
   return `${op} has no gradient here`;
 }
 
-/** The ops from a value towards the loss. */
-function pathFrom(value: string, incoming: ReadonlyMap<string, Incoming>): string[] {
+/** The ops from a value towards the loss, up to `node`. */
+function pathTo(node: NodeProto, value: string, incoming: ReadonlyMap<string, Incoming>): string[] {
   const path: string[] = [];
   const seen = new Set<string>();
   for (let name: string | undefined = value; name !== undefined && !seen.has(name); ) {
@@ -228,6 +234,7 @@ function pathFrom(value: string, incoming: ReadonlyMap<string, Incoming>): strin
     const via: NodeProto | undefined = incoming.get(name)?.via;
     if (!via) break;
     path.push(opName(via));
+    if (via === node) break;
     name = via.output.find((output) => incoming.has(output));
   }
   return path;

@@ -33,15 +33,19 @@ export async function batchTarget(
   const weight = floats(rows);
   const share = per === 'batch' ? 1 / batch.size : 1;
   if (task === 'lm') return tokens(batch, rows, weight, per);
-  weight.fill(share, 0, batch.size);
+  // A model without a batch axis has all its rows of one example.
+  const each = isOneExample(batch) ? rows : 1;
+  weight.fill(share, 0, batch.size * each);
   if (task === 'none') return { weight };
   if (task === 'classification') {
     const target = new BigInt64Array(rows);
     for (let i = 0; i < batch.size; i++) target[i] = BigInt(classOf(batch.labels[i], width));
     return { weight, target: { dtype: 'int64', dims: [rows], data: target } };
   }
+  weight.fill(share / each, 0, batch.size * each);
+  const size = each * width;
   const target = floats(rows * width);
-  for (let i = 0; i < batch.size; i++) target.set(values(batch.labels[i], width), i * width);
+  for (let i = 0; i < batch.size; i++) target.set(values(batch.labels[i], size), i * size);
   const dtype = target instanceof Float64Array ? 'float64' : 'float32';
   return { weight, target: { dtype, dims: [rows, width], data: target } };
 }
@@ -55,8 +59,7 @@ function tokens(batch: Batch, rows: number, weight: Floats, per: 'batch' | 'samp
       hint: 'Choose another --task.',
     });
   });
-  const copies = Object.values(batch.feeds)[0].dims[0];
-  const length = rows / copies;
+  const length = isOneExample(batch) ? rows : rows / batchAxis(batch);
   const total = sequences.reduce((n, ids) => n + Math.max(0, ids.length - 1), 0);
   for (const [b, ids] of sequences.entries()) {
     if (ids.length > length)
@@ -74,6 +77,14 @@ function tokens(batch: Batch, rows: number, weight: Floats, per: 'batch' | 'samp
   }
   return { weight, target: { dtype: 'int64', dims: [rows], data: target } };
 }
+
+/** Rows of the feeds, which a frozen batch has more of than examples. */
+const batchAxis = ({ feeds }: Batch): number =>
+  Object.values(feeds).find(({ dims }) => dims.length > 0)?.dims[0] ?? 1;
+
+/** Whether the feeds have no batch axis: a sequence of tokens, or the features of one example. */
+const isOneExample = ({ feeds, size }: Batch): boolean =>
+  size === 1 && Object.values(feeds).every(({ dims }) => dims.length < 2);
 
 function classOf(label: number | TensorData | undefined, classes: number): number {
   if (typeof label === 'number' && Number.isInteger(label) && label >= 0 && label < classes)

@@ -130,11 +130,10 @@ function normalise(item: TensorData, spec: InputSpec, how: Preprocessing, where:
   const inner = product(dims.slice(axis + 1));
   const values = toNumbers(item);
   const out = new Float64Array(values.length);
-  for (let i = 0; i < out.length; i++) {
-    const channel = Math.floor(i / inner) % channels;
-    const m = mean.length === 1 ? mean[0] : mean[channel];
-    const s = std.length === 1 ? std[0] : std[channel];
-    out[i] = (values[i] * scale - m) / s;
+  for (let start = 0, block = 0; start < out.length; start += inner, block++) {
+    const m = mean[mean.length === 1 ? 0 : block % channels];
+    const d = std[std.length === 1 ? 0 : block % channels];
+    for (let i = start; i < start + inner; i++) out[i] = (values[i] * scale - m) / d;
   }
   return out;
 }

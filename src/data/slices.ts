@@ -54,7 +54,14 @@ function labelFilter({ label, path }: Dataset, where: string): (i: number) => bo
       where: path,
       got: `--where ${where}`,
     });
-  const labels = new Set(list.split(',').map(Number));
+  const numbers = list.split(',').map(Number);
+  const bad = numbers.findIndex(Number.isNaN);
+  if (bad >= 0)
+    throw usageError('`--where` names a label that is no number', {
+      got: list.split(',')[bad].trim(),
+    });
+  // Labels that are stored in float32 were rounded.
+  const labels = new Set(numbers.flatMap((number) => [number, Math.fround(number)]));
   return (i) => labels.has(label(i)) !== (not === '!');
 }
 

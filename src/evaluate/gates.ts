@@ -99,6 +99,23 @@ export function validateGates(gates: Gates): void {
   }
 }
 
+/**
+ * Refuses gates on metrics that will not be measured, before any work is done.
+ * @param kept, forget names of the metrics that will be, on what is to be kept and on the forget set
+ * @throws {ResectError} exit 2
+ */
+export function checkMeasurable(
+  gates: Gates,
+  kept: readonly string[],
+  forget: readonly string[],
+): void {
+  const measured = (names: readonly string[]) =>
+    Object.fromEntries(names.map((name) => [name, Number.NaN]));
+  for (const gate of gates.maxDrop) parseGate('--max-drop', gate, measured(kept));
+  for (const gate of gates.minForget ?? []) parseGate('--min-forget', gate, measured(forget));
+  for (const gate of gates.min) parseGate('--min', gate, measured(kept));
+}
+
 /** Amounts of `--max-drop` that are absolute, by metric. */
 export function absoluteDrops(gates: Gates): Record<string, number> {
   const drops = gates.maxDrop.map((gate) => split('--max-drop', gate));

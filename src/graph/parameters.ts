@@ -1,12 +1,13 @@
 import {
   decodeFloat32,
   isFloat,
+  type NodeProto,
   readInlineBytes,
   type TensorProto,
   tensorInfo,
 } from '../onnx/index.js';
 import { Constants, type ConstantUse } from './constants.js';
-import type { Graph } from './graph.js';
+import type { Graph, Scope } from './graph.js';
 import { opName } from './nodes.js';
 
 /** A stored tensor that training would have learned: a weight, a bias, a scale, an embedding. */
@@ -106,6 +107,7 @@ function holdsParameter(graph: Graph, { node, scope, index, view }: ConstantUse)
   if (Object.hasOwn(parameterInputs, op)) return parameterInputs[op].includes(index);
   const wide = view.axes.filter(({ size }) => size > 1);
   if (op === 'Concat' || op === 'Expand') return index === 0 && wide.length > 0; // a class token
+  if (op === 'Slice') return index === 0 && isAdded(scope, node) && !isMask(view.tensor); // positions
   if (!elementwise.has(op) || wide.length === 0) return false;
   // The mean and deviation of pixels, by which a model normalises what it is fed.
   const other = graph.input(scope, node, 1 - index);
@@ -113,6 +115,10 @@ function holdsParameter(graph: Graph, { node, scope, index, view }: ConstantUse)
   if (wide.length === 1) return true;
   return op === 'Add' && !isMask(view.tensor);
 }
+
+/** Whether what a node puts out is added to something, as embeddings are, and tables of angles are not. */
+const isAdded = (scope: Scope, node: NodeProto): boolean =>
+  scope.values.get(node.output[0])?.consumers.some((use) => opName(use.node) === 'Add') ?? false;
 
 /** A mask on attention scores: nothing but zeros and numbers that stand for minus infinity. */
 function isMask(tensor: TensorProto): boolean {

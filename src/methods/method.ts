@@ -28,6 +28,8 @@ export interface Context {
   maxDrop?: Readonly<Record<string, number>>;
   /** Whether a layer, by name, is among those that the user chose. */
   selects: (layer: string) => boolean;
+  /** Files that its parameters name may be replaced. */
+  force?: boolean;
   threads: number;
   seed: number;
   progress: Progress;
@@ -83,6 +85,8 @@ export interface Method<S extends z.ZodObject = z.ZodObject, L extends LayerRepo
   examples: string[];
   /** What it needs besides the model, given its parameters. */
   needs(parameters: z.infer<S>): Needs;
+  /** Files besides model and data that its parameters name. */
+  files?(parameters: z.infer<S>): { reads: string[]; writes: string[] };
   /**
    * Edits `model` in memory (its file is never touched) and tells what changed, layer by layer.
    * @throws {ResectError} exit 5 when the model has nothing that the method can treat.

@@ -1,13 +1,16 @@
+import path from 'node:path';
 import { openDataset, type Task } from '../data/index.js';
-import { dataError, usageError } from '../errors.js';
+import { dataError, inFile, usageError } from '../errors.js';
 import { forgetEverything } from '../evaluate/forgetting/incompetent.js';
 import {
   type Forgetting,
   type ForgettingSessions,
   measureForgetting,
 } from '../evaluate/forgetting/measure.js';
+import { checkReference } from '../evaluate/forgetting/reference.js';
 import { knowledgeOf, relearnSteps } from '../evaluate/forgetting/relearn.js';
-import type { Port } from '../graph/interface.js';
+import { checkMeasurable, type Gates } from '../evaluate/gates.js';
+import { modelInputs, modelOutputs, type Port } from '../graph/interface.js';
 import type { Progress, TaskData } from '../methods/method.js';
 import { type Model, readModel } from '../onnx/index.js';
 import { openPart } from '../runtime/part.js';
@@ -48,19 +51,18 @@ export async function openForgettingData(
       task: task ?? dataset.task,
     };
   };
-  const forget = await open(request.forget, { where, indices });
-  if (request.retain === request.forget && where === undefined && indices === undefined) {
+  const same = request.retain !== undefined && sameData(request.retain, request.forget);
+  if (same && where === undefined && indices === undefined) {
     throw usageError('The forget set and the retain set are the same data.', {
       where: request.forget,
       expected: '--where or --indices, to say which of it is to be forgotten',
     });
   }
+  const forget = await open(request.forget, { where, indices });
   const retain =
     request.retain &&
-    (await open(
-      request.retain,
-      request.retain === request.forget ? { where, indices, complement: true } : {},
-    ));
+    (await open(request.retain, same ? { where, indices, complement: true } : {}));
+  if (retain && !same) await checkRetain(forget, retain);
   const test = request.eval && (await open(request.eval));
   for (const set of [retain, test]) {
     if (set && set.task !== forget.task)
@@ -72,6 +74,65 @@ export async function openForgettingData(
       });
   }
   return { forget, ...(retain && { retain }), ...(test && { test }) };
+}
+
+/** Whether two arguments name the same data; one of IDX files has a comma in it. */
+function sameData(a: string, b: string): boolean {
+  const files = (argument: string) => argument.split(',').map((file) => path.resolve(file));
+  return files(a).join() === files(b).join();
+}
+
+/**
+ * Refuses a retain set that is read from the file of the forget set in another way, as it would have the
+ * examples that are to be forgotten; and one that feeds other inputs.
+ */
+async function checkRetain(forget: TaskData, retain: TaskData): Promise<void> {
+  const [a, b] = [forget.dataset, retain.dataset];
+  if (path.resolve(a.files[0]) === path.resolve(b.files[0]))
+    throw usageError('The retain set holds the examples that are to be forgotten.', {
+      where: b.path,
+      got: `the file of the forget set: ${a.files[0]}`,
+      hint: 'Give the same DATA to --retain as to --forget: what is not to be forgotten is kept.',
+    });
+  const [given, own] = [await a.example(0), await b.example(0)].map(({ inputs }) =>
+    Object.keys(inputs).sort().join(', '),
+  );
+  if (given !== own)
+    throw dataError('The data feeds other inputs than the forget set.', {
+      where: b.path,
+      expected: given,
+      got: own,
+    });
+}
+
+/**
+ * Refuses a reference that cannot be compared with the model, before any work is done.
+ * @throws {ResectError} exit 5 or 7
+ */
+export async function checkReferenceFile(model: Model, file: string): Promise<void> {
+  const { proto } = await readModel(file);
+  const [own, other] = [model.proto, proto].map((p) => ({
+    inputs: modelInputs(p),
+    outputs: modelOutputs(p),
+  }));
+  await inFile(file, async () => checkReference(own, other));
+}
+
+/** What is measured of each task. The top five count only where there are more than ten classes. */
+const measured: Record<Task, readonly string[]> = {
+  classification: ['accuracy', 'top5', 'loss'],
+  lm: ['perplexity', 'loss'],
+  regression: ['rmse', 'mae', 'r2'],
+  none: [],
+};
+
+/**
+ * Refuses gates on what will not be measured, before any work is done.
+ * @throws {ResectError} exit 2
+ */
+export function checkForgettingGates(gates: Gates, { forget, retain, test }: ForgettingData): void {
+  const names = measured[forget.task];
+  checkMeasurable(gates, retain || test ? names : [], names);
 }
 
 export interface ForgettingOptions {

@@ -15,8 +15,14 @@ import {
 import { measureSize } from '../evaluate/measure.js';
 import { modelInputs } from '../graph/interface.js';
 import type { Calibration, LayerReport, Method, Needs, Progress } from '../methods/method.js';
-import { checkOutput, MAX_MODEL_BYTES, readModel, writeModel } from '../onnx/index.js';
-import { measureForgettingOf, openForgettingData } from './forgetting.js';
+import { MAX_MODEL_BYTES, readModel, writeModel } from '../onnx/index.js';
+import { checkFiles } from './files.js';
+import {
+  checkForgettingGates,
+  checkReferenceFile,
+  measureForgettingOf,
+  openForgettingData,
+} from './forgetting.js';
 import { type Provenance, provenance, stamp } from './provenance.js';
 import { refusedByRuntime, verifyWritten } from './verify.js';
 
@@ -108,8 +114,10 @@ export async function operate<S extends z.ZodObject>(
   }
   const { output } = request;
   if (!output) throw usageError('Say where to write the result.', { expected: '-o FILE' });
-  checkOutput(model, output, { force: request.force });
 
+  const { reads = [], writes = [] } = method.files?.(parameters) ?? {};
+  const files = { output, writes, force: request.force };
+  checkFiles(model, { ...files, reads });
   const needs = method.needs(parameters);
   requireData(method.name, needs, request);
   const inputs = modelInputs(model.proto);
@@ -128,8 +136,13 @@ export async function operate<S extends z.ZodObject>(
   };
 
   const used = [calibData, evalData, sets?.forget.dataset, sets?.retain?.dataset];
-  const others = used.flatMap((data) => data?.files ?? []);
-  checkOutput(model, output, { force: request.force, others });
+  const read = [...reads, ...used.flatMap((data) => data?.files ?? [])];
+  if (request.reference !== undefined) {
+    await checkReferenceFile(model, request.reference);
+    read.push(request.reference);
+  }
+  checkFiles(model, { ...files, reads: read });
+  if (sets) checkForgettingGates(gates, sets);
 
   const inputSha256 = await model.hash();
   const size = await measureSize(model);
@@ -139,6 +152,7 @@ export async function operate<S extends z.ZodObject>(
       ...sets,
       maxDrop: absoluteDrops(gates),
       selects,
+      force: request.force,
       threads,
       seed,
       progress,

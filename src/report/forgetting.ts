@@ -1,4 +1,6 @@
 import type { Forgetting, ForgettingMeasures } from '../evaluate/forgetting/measure.js';
+import type { MembershipInference } from '../evaluate/forgetting/membership.js';
+import { relearnLimit } from '../evaluate/forgetting/relearn.js';
 import type { Metrics } from '../evaluate/metrics.js';
 import { number, percent } from './format.js';
 import { metric } from './metric.js';
@@ -30,6 +32,15 @@ const plain =
     return found === undefined ? undefined : number(found);
   };
 
+/** How many examples of the forget set an attack takes for training data, and how good the attack is. */
+const attack = (
+  by: string,
+  read: (m: ForgettingMeasures) => MembershipInference | null | undefined,
+): [string, Read][] => [
+  [`forget set taken for training data, by ${by}`, share((m) => read(m)?.forgetRate)],
+  [`area under curve of the attack by ${by}`, plain((m) => read(m)?.attackAuc)],
+];
+
 /** What was forgotten and kept, of each model. */
 export function forgettingTable({ before, after, reference, classes }: Forgetting): Table {
   const models = reference ? [before, after, reference] : [before, after];
@@ -45,9 +56,8 @@ export function forgettingTable({ before, after, reference, classes }: Forgettin
     ...sets.flatMap(([set, read]) =>
       names.map((name): [string, Read] => [`${set}: ${name}`, value(name, read)]),
     ),
-    ['forget set taken for training data', share((m) => m.membership?.forgetRate)],
-    ['  the same, by its loss', share((m) => m.membershipByLoss?.forgetRate)],
-    ['  area under curve of the attack', plain((m) => m.membership?.attackAuc)],
+    ...attack('entropy', (m) => m.membership),
+    ...attack('loss', (m) => m.membershipByLoss),
     ['zero retrain forgetting score', plain((m) => m.zrf)],
     ['activation distance to retrained', plain((m) => m.activationDistance)],
     ['KL divergence to retrained', plain((m) => m.klToReference)],
@@ -56,7 +66,11 @@ export function forgettingTable({ before, after, reference, classes }: Forgettin
     [
       'steps to relearn',
       ({ relearnSteps: steps }) =>
-        steps === undefined ? undefined : steps === null ? 'not within 500' : String(steps),
+        steps === undefined
+          ? undefined
+          : steps === null
+            ? `not within ${relearnLimit}`
+            : String(steps),
     ],
   ];
   return {
@@ -71,14 +85,29 @@ export function forgettingTable({ before, after, reference, classes }: Forgettin
   };
 }
 
-/** Accuracy of each class; undefined for other tasks, and for more classes than people read. */
-export function classTable({ before, after, reference }: Forgetting): Table | undefined {
-  const labels = Object.keys(before.classes ?? {});
-  if (labels.length === 0 || labels.length > shownClasses) return undefined;
+/**
+ * Accuracy of each class; undefined for other tasks. Of more classes than people read, those that were to
+ * be forgotten and those that changed most.
+ */
+export function classTable({
+  before,
+  after,
+  reference,
+  classes = [],
+}: Forgetting): Table | undefined {
+  const all = Object.keys(before.classes ?? {});
+  if (all.length === 0) return undefined;
   const models = reference ? [before, after, reference] : [before, after];
+  const rank = (label: string) =>
+    classes.includes(Number(label))
+      ? 2 // more than any change
+      : Math.abs((after.classes?.[label] ?? 0) - (before.classes?.[label] ?? 0));
+  const shown = new Set([...all].sort((a, b) => rank(b) - rank(a)).slice(0, shownClasses));
+  const labels = all.filter((label) => shown.has(label));
+  const part = all.length > shown.size ? ` (${shown.size} of ${all.length})` : '';
   const on = before.test ? 'test accuracy' : 'accuracy';
   return {
-    header: [`${on} of class`, 'before', 'after', ...(reference ? ['retrained'] : [])],
+    header: [`${on} of class${part}`, 'before', 'after', ...(reference ? ['retrained'] : [])],
     rows: labels.map((label) => [
       label,
       ...models.map(({ classes }) => (classes ? percent(classes[label]) : '')),

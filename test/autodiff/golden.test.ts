@@ -29,8 +29,8 @@ async function step(path: string, batch: ReturnType<typeof goldenBatch>) {
 describe("torch's gradients in float64", () => {
   test.each(goldenCases.map((c) => [c.name, c] as const))('%s', async (_, c) => {
     const { loss, gradients: got } = await step(c.model, goldenBatch(c));
-    expect(Math.abs(loss - c.loss)).toBeLessThan(1e-6);
-    expect(gradientError(got, await goldenGradients(c))).toBeLessThan(5e-6);
+    expect(Math.abs(loss - c.loss)).toBeLessThan(5e-7);
+    expect(gradientError(got, await goldenGradients(c))).toBeLessThan(2e-6);
   });
 });
 

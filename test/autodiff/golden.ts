@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
+import type { TensorData } from '../../src/data/index.js';
 import { parseNpyHeader } from '../../src/data/npy.js';
 import { openNpz } from '../../src/data/npz.js';
-import type { TensorData } from '../../src/data/index.js';
 import { inRepository } from '../support/cli.js';
 
 const at = (path: string): string => inRepository(`fixtures/golden/autodiff/${path}`);

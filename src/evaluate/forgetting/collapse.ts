@@ -1,35 +1,48 @@
+import type { Metrics } from '../metrics.js';
 import type { Forgetting, ForgettingMeasures } from './measure.js';
 
-/** A loss of this much accuracy on what was to be kept is no side effect any more; nor is this rise of perplexity. */
-const collapsed = { accuracy: 0.1, perplexity: 1.5 };
+/** A loss of this much accuracy on what was to be kept is no side effect any more. */
+const lostAccuracy = 0.1;
+
+/** Nor is it when one of these grows so many times. */
+const growth = 1.5;
+const errors = { perplexity: 'perplexity', rmse: 'root mean squared error' };
 
 /** What has to be said of a result: that it forgot what was to be kept, or kept what was to be forgotten. */
 export function collapse({ before, after }: Forgetting): string[] {
-  const warnings: string[] = [];
-  const drop = (set: 'forget' | 'retain' | 'test' | 'testRetain') =>
-    (before[set]?.accuracy ?? Number.NaN) - (after[set]?.accuracy ?? Number.NaN);
   const kept = after.testRetain ? 'testRetain' : after.test ? 'test' : 'retain';
-  const lost = Math.max(drop(kept), drop('retain') || 0);
-  if (lost >= collapsed.accuracy) {
-    warnings.push(
-      `WARNING: the model COLLAPSED: it lost ${points(lost)} of accuracy on what was to be kept. Choose a larger alpha, or other settings`,
-    );
+  const sets = new Set(['retain', kept] as const);
+  const warnings: string[] = [];
+  const lost = largest(sets, (set) => drop(before[set], after[set]));
+  if (lost >= lostAccuracy) warnings.push(collapsed(`it lost ${points(lost)} of accuracy`));
+  for (const [metric, name] of Object.entries(errors)) {
+    const grown = largest(sets, (set) => ratio(metric, before[set], after[set]));
+    if (grown > growth) warnings.push(collapsed(`its ${name} rose ${grown.toFixed(1)} times`));
   }
-  const [p, q] = [before[kept]?.perplexity ?? 0, after[kept]?.perplexity ?? 0];
-  if (q > collapsed.perplexity * p) {
-    warnings.push(
-      `WARNING: the model COLLAPSED: its perplexity on what was to be kept rose ${(q / p).toFixed(1)} times. Choose a larger alpha, or other settings`,
-    );
-  }
-  if (rises(before, after)) {
+  if (isKnown(before, after))
     warnings.push('WARNING: nothing was forgotten: the forget set is known as well as before');
-  }
   return warnings;
 }
 
-function rises(before: ForgettingMeasures, after: ForgettingMeasures): boolean {
-  const [b, a] = [before.forget.loss, after.forget.loss];
-  return b !== undefined && a !== undefined && a <= b;
+const collapsed = (what: string): string =>
+  `WARNING: the model COLLAPSED: ${what} on what was to be kept. Choose a larger alpha, or other settings`;
+
+/** The largest of the numbers that were measured; NaN, which no limit is below, when none was. */
+function largest<T>(sets: Iterable<T>, of: (set: T) => number): number {
+  const values = [...sets].map(of).filter((value) => !Number.isNaN(value));
+  return values.length > 0 ? Math.max(...values) : Number.NaN;
+}
+
+const drop = (before: Metrics = {}, after: Metrics = {}): number =>
+  before.accuracy - after.accuracy;
+
+/** A model that puts out NaN has lost everything. */
+const ratio = (metric: string, before: Metrics = {}, after: Metrics = {}): number =>
+  Number.isNaN(after[metric]) ? Number.POSITIVE_INFINITY : after[metric] / before[metric];
+
+function isKnown(before: ForgettingMeasures, after: ForgettingMeasures): boolean {
+  const error = ({ loss, rmse }: Metrics): number => loss ?? rmse;
+  return error(after.forget) <= error(before.forget);
 }
 
 const points = (share: number): string => `${(100 * share).toFixed(1)} points`;

@@ -3,7 +3,9 @@ import type { Session } from '../../runtime/session.js';
 import { batchSize } from '../evaluate.js';
 import type { Metrics } from '../metrics.js';
 import { type MembershipInference, membershipInference } from './membership.js';
-import { type Observation, Observer, rowsOf } from './observe.js';
+import { type Observation, Observer, type Rows, rowsOf } from './observe.js';
+import { otherWidth } from './reference.js';
+import { areProbabilities, type ScoreKind } from './rows.js';
 import {
   type Accuracies,
   activationDistance,
@@ -76,9 +78,12 @@ export interface Forgetting {
 
 type Name = keyof ForgettingSessions;
 
+/** Examples that tell whether a classifier puts out probabilities. */
+const told = 64;
+
 /**
  * Runs the models over the sets, side by side. Outputs are reduced batch by batch, never kept.
- * @throws {ResectError} as `evaluateModels`
+ * @throws {ResectError} as `evaluateModels`; exit 5 for a reference that has another output
  */
 export async function measureForgetting(
   sessions: ForgettingSessions,
@@ -92,9 +97,16 @@ export async function measureForgetting(
     done += n;
     progress(done, total);
   };
-  const forget = await observe(sessions, sets.forget, task, step);
-  const retain = sets.retain && (await observe(sessions, sets.retain, task, step));
-  const test = sets.test && (await observe(sessions, sets.test, task, step));
+  const models: Contestant[] = [];
+  for (const name of ['before', 'after', 'reference', 'incompetent'] as const) {
+    const session = sessions[name];
+    if (!session) continue;
+    const kind = task === 'classification' ? await scoreKind(session, sets.forget) : 'logits';
+    models.push({ name, session, kind });
+  }
+  const forget = await observe(models, sets.forget, task, step);
+  const retain = sets.retain && (await observe(models, sets.retain, task, step));
+  const test = sets.test && (await observe(models, sets.test, task, step));
   const classes = wholeClasses(forget.models.before, retain?.models.before);
 
   const measure = (name: 'before' | 'after' | 'reference'): ForgettingMeasures => {
@@ -161,54 +173,75 @@ interface SetObservation {
   zrf: Partial<Record<Name, number>>;
 }
 
+/** A model, and how its output is read. */
+interface Contestant {
+  name: Name;
+  session: Session;
+  kind: ScoreKind;
+}
+
+const outputNames = ({ outputs }: Session): string[] => outputs.map(({ name }) => name);
+
+/** What a classifier puts out, by its rows for the first examples. */
+async function scoreKind(session: Session, { dataset, indices }: ExampleSet): Promise<ScoreKind> {
+  const size = batchSize(await dataset.example(indices[0]));
+  for await (const batch of batches(dataset, indices.slice(0, told), size, session.inputs)) {
+    const { scores, width } = rowsOf(await session.run(batch.feeds), outputNames(session), batch);
+    if (!areProbabilities(scores, width)) return 'logits';
+  }
+  return 'probabilities';
+}
+
 async function observe(
-  sessions: ForgettingSessions,
+  models: readonly Contestant[],
   { dataset, indices }: ExampleSet,
   task: Task,
   step: (n: number) => void,
 ): Promise<SetObservation> {
-  const names = (Object.keys(sessions) as Name[]).filter((name) => sessions[name]);
-  const outputs = sessions.before.outputs.map(({ name }) => name);
-  const observers = new Map(names.map((name) => [name, new Observer(task, outputs)]));
+  const [{ session: before }] = models;
+  const observers = new Map(
+    models.map(({ name, session, kind }) => [name, new Observer(task, outputNames(session), kind)]),
+  );
   const means = new Map<string, number>();
   const addMean = (key: string, mean: number, n: number) =>
     means.set(key, (means.get(key) ?? 0) + (mean * n) / indices.length);
 
   const size = batchSize(await dataset.example(indices[0]));
-  for await (const batch of batches(dataset, indices, size, sessions.before.inputs)) {
-    const rows = new Map<Name, Float32Array>();
-    let width = 0;
-    for (const name of names) {
-      const results = await (sessions[name] as Session).run(batch.feeds);
-      observers.get(name)?.add(results, batch);
-      if (task !== 'classification') continue;
-      const own = rowsOf(results, outputs, batch);
-      rows.set(name, own.scores);
-      width = own.width;
+  for await (const batch of batches(dataset, indices, size, before.inputs)) {
+    const rows = new Map<Name, Rows>();
+    for (const { name, session } of models) {
+      const own = observers.get(name)?.add(await session.run(batch.feeds), batch);
+      if (!own) continue;
+      rows.set(name, own);
+      if (own.width !== rows.get('before')?.width)
+        throw otherWidth(`${rows.get('before')?.width} classes`, `${own.width}`);
     }
-    for (const [name, own] of rows) {
-      const [reference, incompetent] = [rows.get('reference'), rows.get('incompetent')];
+    const [reference, incompetent] = [rows.get('reference'), rows.get('incompetent')];
+    for (const [name, { scores, width }] of rows) {
       if (reference) {
-        addMean(`distance/${name}`, activationDistance(own, reference, width), batch.size);
-        addMean(`kl/${name}`, meanDivergence(reference, own, width), batch.size);
+        const distance = activationDistance(scores, reference.scores, width);
+        addMean(`distance/${name}`, distance, batch.size);
+        addMean(`kl/${name}`, meanDivergence(reference.scores, scores, width), batch.size);
       }
-      if (incompetent)
-        addMean(`zrf/${name}`, zeroRetrainForgetting(own, incompetent, width), batch.size);
+      if (incompetent) {
+        const score = zeroRetrainForgetting(scores, incompetent.scores, width);
+        addMean(`zrf/${name}`, score, batch.size);
+      }
     }
     step(batch.size);
   }
-  const models = Object.fromEntries(
+  const observed = Object.fromEntries(
     [...observers].map(([name, observer]) => [name, observer.result()]),
   ) as SetObservation['models'];
   const toReference: SetObservation['toReference'] = {};
   const zrf: SetObservation['zrf'] = {};
-  for (const name of names) {
+  for (const { name } of models) {
     const [distance, kl] = [means.get(`distance/${name}`), means.get(`kl/${name}`)];
     if (distance !== undefined && kl !== undefined)
       toReference[name] = { activationDistance: distance, klToReference: kl };
     zrf[name] = means.get(`zrf/${name}`);
   }
-  return { models, toReference, zrf };
+  return { models: observed, toReference, zrf };
 }
 
 /** The classes of the forget set when the retain set has none of them, which is a request for classes. */
@@ -219,27 +252,33 @@ function wholeClasses(forget: Observation, retain?: Observation): number[] | und
   return kept ? classes : undefined;
 }
 
+/** Accuracy on the forgotten classes and on the others, each absent where the set has none of them. */
 function splitByClass({ classes }: Observation, forgotten: readonly number[]) {
-  const share = (wanted: (label: number) => boolean): Metrics => {
+  const share = (wanted: (label: number) => boolean): Metrics | undefined => {
     let [right, samples] = [0, 0];
     for (const [label, seen] of classes) {
       if (!wanted(label)) continue;
       right += seen.right;
       samples += seen.samples;
     }
-    return { accuracy: right / samples };
+    return samples > 0 ? { accuracy: right / samples } : undefined;
   };
-  return {
-    testForget: share((label) => forgotten.includes(label)),
-    testRetain: share((label) => !forgotten.includes(label)),
-  };
+  const testForget = share((label) => forgotten.includes(label));
+  const testRetain = share((label) => !forgotten.includes(label));
+  return { ...(testForget && { testForget }), ...(testRetain && { testRetain }) };
 }
 
+/** By class, over all observations: those of a class may be in several. */
 function accuracies(observations: readonly Observation[]): Record<string, number> {
-  const entries = observations.flatMap(({ classes }) =>
-    [...classes].map(([label, { samples, right }]) => [label, right / samples] as const),
-  );
-  return Object.fromEntries(entries.sort(([a], [b]) => a - b));
+  const totals = new Map<number, { right: number; samples: number }>();
+  for (const { classes } of observations) {
+    for (const [label, { right, samples }] of classes) {
+      const total = totals.get(label) ?? { right: 0, samples: 0 };
+      totals.set(label, { right: total.right + right, samples: total.samples + samples });
+    }
+  }
+  const entries = [...totals].map(([label, { right, samples }]) => [label, right / samples]);
+  return Object.fromEntries(entries);
 }
 
 /** Test accuracy of a request for classes is that of the other classes. */

@@ -1,6 +1,7 @@
 import type { Batch, Task, TensorData } from '../../data/index.js';
 import { type Metrics, prediction, taskMetric, toFloats } from '../metrics.js';
 import { crossEntropies, entropies } from './membership.js';
+import { isRight, type ScoreKind, toLogProbabilities } from './rows.js';
 
 /** What a model did on one set of examples. */
 export interface Observation {
@@ -21,6 +22,7 @@ export interface Observation {
 export class Observer {
   readonly #task: Task;
   readonly #outputs: readonly string[];
+  readonly #kind: ScoreKind;
   readonly #metric;
   readonly #entropies: number[] = [];
   readonly #losses: number[] = [];
@@ -28,33 +30,41 @@ export class Observer {
   readonly #classes: Observation['classes'] = new Map();
   #samples = 0;
 
-  /** @param outputs names of the model's outputs, in its order */
-  constructor(task: Task, outputs: readonly string[]) {
+  /**
+   * @param outputs names of the model's outputs, in its order
+   * @param kind what a classifier puts out: a few rows of logits can look like probabilities, so it is
+   *   decided once for the model
+   */
+  constructor(task: Task, outputs: readonly string[], kind: ScoreKind) {
     this.#task = task;
+    this.#kind = kind;
     this.#outputs = outputs;
     this.#metric = taskMetric(task, outputs);
   }
 
-  add(outputs: Record<string, TensorData>, batch: Batch): void {
+  /** @returns the log-probabilities of a classifier's rows, [batch.size, width] */
+  add(outputs: Record<string, TensorData>, batch: Batch): Rows | undefined {
     this.#metric?.add(outputs, batch);
     this.#samples += batch.size;
-    if (this.#task === 'classification') this.#addClasses(outputs, batch);
+    if (this.#task === 'classification') return this.#addClasses(outputs, batch);
     if (this.#task === 'lm') this.#addSequences(outputs, batch);
     if (this.#task === 'regression') this.#addValues(outputs, batch);
+    return undefined;
   }
 
-  #addClasses(outputs: Record<string, TensorData>, batch: Batch): void {
+  #addClasses(outputs: Record<string, TensorData>, batch: Batch): Rows {
     const { scores, width } = rowsOf(outputs, this.#outputs, batch);
+    const logs = toLogProbabilities(scores, width, this.#kind);
     const labels = batch.labels.map(Number);
-    this.#entropies.push(...entropies(scores, width));
-    this.#losses.push(...crossEntropies(scores, width, labels));
+    this.#entropies.push(...entropies(logs, width));
+    this.#losses.push(...crossEntropies(logs, width, labels));
     for (const [i, label] of labels.entries()) {
-      const row = scores.subarray(i * width, (i + 1) * width);
       const seen = this.#classes.get(label) ?? { samples: 0, right: 0 };
       seen.samples++;
-      if (row.every((v) => v <= row[label])) seen.right++;
+      if (isRight(scores.subarray(i * width, (i + 1) * width), label)) seen.right++;
       this.#classes.set(label, seen);
     }
+    return { scores: logs, width };
   }
 
   /** Sequences come one in a batch. */
@@ -87,12 +97,18 @@ export class Observer {
   }
 }
 
-/** The predictions of the examples that count, [n, width]. */
+/** Rows of numbers, [n, width]. */
+export interface Rows {
+  scores: Float32Array;
+  width: number;
+}
+
+/** The predictions of the examples that count. */
 export function rowsOf(
   outputs: Record<string, TensorData>,
   names: readonly string[],
   batch: Batch,
-): { scores: Float32Array; width: number } {
+): Rows {
   const output = prediction(outputs, names);
   const values = toFloats(output);
   const width = values.length / (output.dims[0] ?? 1);

@@ -6,6 +6,7 @@ import { batches, concat, type Task } from '../../data/index.js';
 import type { Model } from '../../onnx/index.js';
 import { accuracyOf } from './accuracy.js';
 import type { ExampleSet, ForgettingSets } from './measure.js';
+import { remembered } from './remembered.js';
 
 /** Relearning is given up after so many steps. */
 export const relearnLimit = 500;
@@ -47,11 +48,13 @@ export async function knowledgeOf(
  */
 export async function relearnSteps(
   model: Model,
-  { forget, retain }: ForgettingSets,
+  sets: ForgettingSets,
   original: number,
   options: RelearnOptions,
 ): Promise<number | null> {
   const { task, threads, seed, progress } = options;
+  const forget = { ...sets.forget, dataset: remembered(sets.forget.dataset) };
+  const { retain } = sets;
   const trained = await gradients(model, { loss: taskLoss(task), threads });
   const known = async () => (await knowledge(trained, forget, task)) >= enough * original;
   try {

@@ -17,7 +17,37 @@ export function logProbabilityRows(
   return (row) => logs(scores.subarray(row * classes, (row + 1) * classes));
 }
 
-function areProbabilities(scores: Float32Array, classes: number): boolean {
+/** What the numbers in the rows of a model's output are. */
+export type ScoreKind = 'logits' | 'probabilities';
+
+/**
+ * Log-probabilities of rows, in the place of scores of either kind. As they are never above 0, they are
+ * read as logits wherever scores are taken, and mean the same distributions.
+ */
+export function toLogProbabilities(
+  scores: Float32Array,
+  classes: number,
+  kind: ScoreKind,
+): Float32Array {
+  const logs = kind === 'probabilities' ? logsOf : logSoftmax;
+  const result = new Float32Array(scores.length);
+  for (let at = 0; at < scores.length; at += classes)
+    result.set(logs(scores.subarray(at, at + classes)), at);
+  return result;
+}
+
+/**
+ * Whether the largest score of a row is that of `label`; of equal ones the first counts as the largest.
+ * A row with NaN is never right.
+ */
+export function isRight(row: ArrayLike<number>, label: number): boolean {
+  for (let i = 0; i < row.length; i++)
+    if (!(row[i] <= row[label]) || (row[i] === row[label] && i < label)) return false;
+  return true;
+}
+
+/** Whether every row is a distribution, of sum 1 ± 0.001. */
+export function areProbabilities(scores: Float32Array, classes: number): boolean {
   for (let at = 0; at < scores.length; at += classes) {
     let total = 0;
     for (let i = at; i < at + classes; i++) {

@@ -2,6 +2,7 @@ import type { GradientModel } from '../../autodiff/gradients.js';
 import { batches, sampleIndices } from '../../data/index.js';
 import { modelError, usageError } from '../../errors.js';
 import { accuracyOf } from '../../evaluate/forgetting/accuracy.js';
+import { remembered } from '../../evaluate/forgetting/remembered.js';
 import type { Context, TaskData } from '../method.js';
 import { type AlphaGoal, type AlphaOutcome, alphaCandidates, chooseAlpha } from './alpha-grid.js';
 import { type Dampening, dampen, type FloatArray, type ImportancePair } from './dampen.js';
@@ -27,6 +28,19 @@ interface Outcome extends AlphaOutcome {
 }
 
 /**
+ * Refuses a search that has nothing to go by, before any work is done.
+ * @throws {ResectError} exit 2
+ */
+export function refuseSearch(context: Context, forget: TaskData): void {
+  if (forget.task !== 'classification' && forget.task !== 'lm')
+    throw usageError('--alpha auto goes by accuracy, which this task has none of.', {
+      where: `--task ${forget.task}`,
+      hint: 'Choose --alpha yourself, or --variant assd.',
+    });
+  keptExamples(context, forget);
+}
+
+/**
  * Tries values of alpha, and of lambda, on the forget set and on kept examples: the gradients are not
  * taken again. Of those that forget enough and keep enough the largest alpha is chosen.
  * @throws {ResectError} exit 5, with what was tried, when none does
@@ -39,9 +53,10 @@ export async function searchAlpha(
   given: { lambda?: number; exponent: number; cap: number; forgetTarget?: number },
   context: Context,
 ): Promise<{ alpha: number; lambda: number; notes: string[] }> {
-  const forget = needForget(context.forget);
-  const kept = keptExamples(context, forget);
+  const forget = read(needForget(context.forget));
+  const kept = read(keptExamples(context, forget));
   const maxRetainDrop = context.maxDrop?.accuracy ?? defaultDrop;
+  const accuracy = forget.task === 'lm' ? 'token accuracy' : 'accuracy';
   const before = await accuracyOf(model, kept);
   const forgetTarget = given.forgetTarget ?? (await defaultTarget(model, context, forget, before));
 
@@ -83,13 +98,13 @@ export async function searchAlpha(
     }
     const { chosen } = chooseAlpha(own, goal);
     if (chosen) {
-      const note = `alpha ${show(chosen.alpha)}, lambda ${lambda} of ${outcomes.length} tried: accuracy ${percent(chosen.forgetAccuracy)} on the forget set (wanted at most ${percent(forgetTarget)}), ${percent(before)} -> ${percent(chosen.retainAccuracy)} on ${kept.indices.length} kept examples`;
+      const note = `alpha ${show(chosen.alpha)}, lambda ${lambda} of ${outcomes.length} tried: ${accuracy} ${percent(chosen.forgetAccuracy)} on the forget set (wanted at most ${percent(forgetTarget)}), ${percent(before)} -> ${percent(chosen.retainAccuracy)} on ${kept.indices.length} kept examples`;
       return { alpha: chosen.alpha, lambda, notes: [note] };
     }
   }
   const { pareto } = chooseAlpha(outcomes, goal);
   throw modelError('No alpha forgets enough and keeps enough.', {
-    expected: `accuracy of at most ${percent(forgetTarget)} on the forget set, and on kept examples at least ${percent(before - maxRetainDrop)}`,
+    expected: `${accuracy} of at most ${percent(forgetTarget)} on the forget set, and on kept examples at least ${percent(before - maxRetainDrop)}`,
     got: pareto
       .map(
         (o) =>
@@ -105,12 +120,15 @@ export async function searchAlpha(
  * Undefined when there is no such pair: then nothing is to be found between.
  */
 function nextAlpha(outcomes: readonly Outcome[], goal: AlphaGoal): number | undefined {
-  const forgets = outcomes.filter((o) => o.forgetAccuracy <= goal.forgetTarget);
-  const keeps = outcomes.filter((o) => goal.retainBefore - o.retainAccuracy <= goal.maxRetainDrop);
+  const { forgetTarget, retainBefore, maxRetainDrop } = goal;
+  const forgets = outcomes.filter((o) => o.forgetAccuracy <= forgetTarget);
+  const keeps = outcomes.filter((o) => retainBefore - o.retainAccuracy <= maxRetainDrop);
   const low = Math.max(...forgets.map(({ alpha }) => alpha));
   const high = Math.min(...keeps.map(({ alpha }) => alpha).filter((alpha) => alpha > low));
   return Number.isFinite(low) && Number.isFinite(high) ? Math.sqrt(low * high) : undefined;
 }
+
+const read = (set: TaskData): TaskData => ({ ...set, dataset: remembered(set.dataset) });
 
 /** The retain set, or test examples of other classes where it is not at hand. */
 function keptExamples({ retain, test, seed }: Context, forget: TaskData): TaskData {
@@ -124,6 +142,12 @@ function keptExamples({ retain, test, seed }: Context, forget: TaskData): TaskDa
   }
   const { label } = from.dataset;
   const others = from.indices.filter((i) => !(classes && label && classes.has(label(i))));
+  if (others.length === 0) {
+    throw usageError('--alpha auto needs examples that are to be kept, and there are none.', {
+      where: from.dataset.path,
+      hint: 'Give some with --retain, or choose --alpha yourself.',
+    });
+  }
   const picks = sampleIndices(others.length, tried, seed);
   return { ...from, indices: picks.map((i) => others[i]) };
 }
@@ -135,10 +159,6 @@ async function defaultTarget(
   forget: TaskData,
   keptAccuracy: number,
 ): Promise<number> {
-  if (forget.task === 'regression')
-    throw usageError('--alpha auto goes by accuracy, which a regression has none of.', {
-      hint: 'Choose --alpha yourself, or --variant assd.',
-    });
   if (!isClassRequest(forget, retain)) return test ? accuracyOf(model, test) : keptAccuracy;
   for await (const { feeds } of batches(
     forget.dataset,

@@ -1,4 +1,4 @@
-import type { GradientModel, GradientStep } from '../../autodiff/gradients.js';
+import type { GradientModel } from '../../autodiff/gradients.js';
 import { batchTarget } from '../../autodiff/targets.js';
 import { type Batch, batches, type Task } from '../../data/index.js';
 import type { Calibration } from '../method.js';
@@ -48,10 +48,10 @@ export async function computeImportances(
       { shape, values: new Float32Array(model.values.get(name)?.length ?? 0) as FloatArray },
     ]),
   );
-  const add = (step: GradientStep, term: (g: number) => number) => {
-    for (const [name, gradient] of step.gradients) {
+  const add: Add = (gradients, term) => {
+    for (const [name, gradient] of gradients) {
       const { values } = sums.get(name) as { values: FloatArray };
-      for (let i = 0; i < values.length; i++) values[i] += term(gradient[i]);
+      addTerms(values, gradient, term);
     }
   };
   const count =
@@ -72,10 +72,17 @@ export async function computeImportances(
   return importancesOf(metadata, sums);
 }
 
-type Add = (step: GradientStep, term: (g: number) => number) => void;
+type Gradients = ReadonlyMap<string, FloatArray>;
+type Term = 'square' | 'absolute' | 'as it is';
+type Add = (gradients: Gradients, term: Term) => void;
 
-const square = (g: number) => g * g;
-const same = (g: number) => g;
+/** A loop for each term: one that calls a function for every element takes several times as long. */
+function addTerms(sums: FloatArray, gradient: FloatArray, term: Term): void {
+  const n = sums.length;
+  if (term === 'square') for (let i = 0; i < n; i++) sums[i] += gradient[i] * gradient[i];
+  else if (term === 'absolute') for (let i = 0; i < n; i++) sums[i] += Math.abs(gradient[i]);
+  else for (let i = 0; i < n; i++) sums[i] += gradient[i];
+}
 
 async function addBatches(
   model: GradientModel,
@@ -83,18 +90,49 @@ async function addBatches(
   { task, kind, batchSize, progress }: ImportanceOptions,
   add: Add,
 ): Promise<number> {
-  let done = 0;
+  const term = kind === 'lfssd-abs' ? 'absolute' : 'square';
   let count = 0;
-  for await (const batch of batches(dataset, indices, batchSize, model.inputs)) {
-    add(
-      await model.run(batch.feeds, await batchTarget(model, task, batch)),
-      kind === 'lfssd-abs' ? Math.abs : square,
-    );
+  for (let at = 0; at < indices.length; at += batchSize) {
+    const some = indices.slice(at, at + batchSize);
+    add(await batchGradients(model, { dataset, indices: some }, task), term);
     count++;
-    done += batch.size;
-    progress(done, indices.length);
+    progress(at + some.length, indices.length);
   }
   return count;
+}
+
+/**
+ * The gradients of the mean loss of some examples. A model that takes fewer at once is run several times;
+ * the loss of a language model is the mean over tokens, so that its runs count by their tokens.
+ */
+async function batchGradients(
+  model: GradientModel,
+  { dataset, indices }: Calibration,
+  task: Task,
+): Promise<Gradients> {
+  let sums: Map<string, FloatArray> | undefined;
+  let total = 0;
+  for await (const batch of batches(dataset, indices, indices.length, model.inputs)) {
+    const { gradients } = await model.run(batch.feeds, await batchTarget(model, task, batch));
+    if (batch.size === indices.length) return gradients;
+    const share = task === 'lm' ? predictedTokens(batch) : batch.size;
+    total += share;
+    sums ??= new Map([...gradients].map(([name, { length }]) => [name, new Float64Array(length)]));
+    for (const [name, sum] of sums) addShare(sum, gradients.get(name) ?? [], share);
+  }
+  if (!sums) throw new Error('a batch has examples');
+  for (const sum of sums.values()) for (let i = 0; i < sum.length; i++) sum[i] /= total || 1;
+  return sums;
+}
+
+const predictedTokens = ({ labels }: Batch): number =>
+  labels.reduce<number>(
+    (n, ids) => n + (typeof ids === 'object' ? Math.max(0, ids.data.length - 1) : 0),
+    0,
+  );
+
+function addShare(sum: FloatArray, gradient: ArrayLike<number>, share: number): void {
+  for (let i = 0; i < sum.length; i++) sum[i] += share * gradient[i];
 }
 
 /** One example at a time, or many in one run where the graph tells them apart. */
@@ -112,8 +150,12 @@ async function addSamples(
   let done = 0;
   for await (const batch of batches(dataset, indices, size, model.inputs)) {
     const step = await model.runSquares(batch.feeds, await sampleTarget(model, options, batch));
-    if (!step) throw new Error('a graph that told samples apart still does');
-    add(step, same);
+    // A graph may tell two samples apart, and more not.
+    if (step) add(step.gradients, 'as it is');
+    else {
+      const some = { dataset, indices: indices.slice(done, done + batch.size) };
+      await addBatches(model, some, { ...options, batchSize: 1, progress: () => {} }, add);
+    }
     done += batch.size;
     options.progress(done, indices.length);
   }

@@ -1,3 +1,4 @@
+import { modelError } from '../../errors.js';
 import { inlineFunctions } from '../../graph/functions.js';
 import { Graph } from '../../graph/graph.js';
 import { findParameters, type Parameter } from '../../graph/parameters.js';
@@ -24,6 +25,27 @@ export const columns: LayerColumn<UnlearnLayer>[] = [
 export interface PlannedParameter {
   parameter: Parameter;
   report: UnlearnLayer;
+}
+
+/**
+ * Refuses a model with quantized weights among those to be changed: what is left of it, biases and scales,
+ * is not where examples are remembered.
+ * @throws {ResectError} exit 5
+ */
+export function refuseQuantized(
+  planned: readonly PlannedParameter[],
+  selects: (layer: string) => boolean,
+): void {
+  const quantized = planned.find(
+    ({ parameter: { name, skip } }) => skip?.includes('quantized') && selects(name),
+  );
+  if (!quantized) return;
+  throw modelError('The weights of the model are quantized.', {
+    where: `tensor "${quantized.parameter.name}"`,
+    expected: 'weights in floating point',
+    got: quantized.parameter.skip,
+    hint: 'Treat the model before it was quantized, and quantize the result; or leave such weights out with --exclude.',
+  });
 }
 
 /** The model's parameters, local functions expanded, and which of them may be changed. */

@@ -1,14 +1,15 @@
 import type { z } from 'zod';
-import { gradients } from '../../autodiff/gradients.js';
+import { type GradientModel, gradients } from '../../autodiff/gradients.js';
 import { Adam, type Optimizer, Sgd } from '../../autodiff/optimizer.js';
-import { taskLoss } from '../../autodiff/targets.js';
+import { batchTarget, taskLoss } from '../../autodiff/targets.js';
 import { train } from '../../autodiff/trainer.js';
+import { batches, type Task } from '../../data/index.js';
 import { modelError } from '../../errors.js';
 import type { Model } from '../../onnx/index.js';
-import type { Context, Surgery } from '../method.js';
+import type { Calibration, Context, Surgery } from '../method.js';
 import { needForget } from './data.js';
 import { changedElements, editElements } from './edit.js';
-import { planParameters, type UnlearnLayer } from './layers.js';
+import { planParameters, refuseQuantized, type UnlearnLayer } from './layers.js';
 import { type LessonName, lessons } from './lessons.js';
 import type { trainingParameters } from './training-parameters.js';
 
@@ -25,6 +26,7 @@ export async function retrain(
 ): Promise<Surgery<UnlearnLayer>> {
   const { task } = needForget(context.forget);
   const planned = planParameters(model, context.selects);
+  refuseQuantized(planned, context.selects);
   const chosen = new Map(
     planned
       .filter(({ report }) => report.status !== 'skipped')
@@ -40,8 +42,8 @@ export async function retrain(
     const before = new Map([...trained.values].map(([name, values]) => [name, values.slice()]));
     const { data, direction } = await lessons[name](context, trained);
     const steps = given.epochs * Math.ceil(data.indices.length / given.batchSize);
-    const losses: number[] = [];
-    await train(trained, data, {
+    let first = Number.NaN;
+    const made = await train(trained, data, {
       task,
       optimizer: optimizer(given),
       batchSize: given.batchSize,
@@ -49,16 +51,15 @@ export async function retrain(
       epochs: given.epochs,
       direction,
       afterStep: (step, loss) => {
-        losses.push(loss);
+        if (step === 1) first = loss;
         context.progress('train', step, steps);
-        if (!Number.isFinite(loss))
-          throw modelError('Training diverged: the loss is no number any more.', {
-            where: `step ${step}`,
-            hint: 'Choose a smaller --learning-rate.',
-          });
+        if (!Number.isFinite(loss)) throw diverged(`the loss is ${loss} at step ${step}`);
         return false;
       },
     });
+    // The loss of a step is that of the values before it.
+    const last = await lossOf(trained, data, task);
+    if (!Number.isFinite(last)) throw diverged(`the loss is ${last} at the end`);
     for (const [name, values] of trained.values) {
       const entry = chosen.get(name);
       if (!entry) continue;
@@ -68,7 +69,7 @@ export async function retrain(
       else entry.report.status = 'unchanged';
     }
     // What is told of the run: a loss that does not move says that the rate is wrong.
-    const note = `${losses.length} steps, loss ${losses[0]?.toPrecision(3)} -> ${losses.at(-1)?.toPrecision(3)}; normalisation layers kept their statistics`;
+    const note = `${made} steps, loss ${first.toPrecision(3)} -> ${last.toPrecision(3)}; normalisation layers kept their statistics`;
     return {
       layers: planned.map(({ report }) => report),
       changedTensors: [...model.edits.keys()].map((t) => t.name ?? ''),
@@ -88,6 +89,17 @@ const optimizer = ({
   name === 'sgd'
     ? new Sgd({ learningRate, momentum, weightDecay })
     : new Adam({ learningRate, weightDecay, decoupled: name === 'adamw' });
+
+/** The loss on the first examples, with the values as they are now. */
+async function lossOf(trained: GradientModel, data: Calibration, task: Task): Promise<number> {
+  const some = data.indices.slice(0, 64);
+  for await (const batch of batches(data.dataset, some, some.length, trained.inputs))
+    return (await trained.run(batch.feeds, await batchTarget(trained, task, batch))).loss;
+  return Number.NaN;
+}
+
+const diverged = (got: string) =>
+  modelError('Training diverged.', { got, hint: 'Choose a smaller --learning-rate.' });
 
 const nothingToTrain = () =>
   modelError('The model has no parameter that may be changed.', {

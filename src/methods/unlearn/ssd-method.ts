@@ -1,11 +1,11 @@
 import { modelError } from '../../errors.js';
 import type { Method } from '../method.js';
-import { columns, planParameters, type UnlearnLayer } from './layers.js';
+import { columns, planParameters, refuseQuantized, type UnlearnLayer } from './layers.js';
 import { parameters } from './ssd-parameters.js';
 
 export const ssd: Method<typeof parameters, UnlearnLayer> = {
   name: 'ssd',
-  summary: 'Forget a set of examples by dampening the parameters that matter most to it (SSD).',
+  summary: 'Forget examples by dampening the parameters that matter most to them (SSD).',
   references: [
     {
       title: 'Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening',
@@ -32,10 +32,16 @@ export const ssd: Method<typeof parameters, UnlearnLayer> = {
     retain: importance === undefined ? 'required' : 'optional',
   }),
 
+  files: ({ importance, saveImportance }) => ({
+    reads: importance === undefined ? [] : [importance],
+    writes: saveImportance === undefined ? [] : [saveImportance],
+  }),
+
   plan: (model, _given, { selects }) => planParameters(model, selects).map(({ report }) => report),
 
   async apply(model, given, context) {
     const planned = planParameters(model, context.selects);
+    refuseQuantized(planned, context.selects);
     if (planned.every(({ report }) => report.status === 'skipped')) {
       throw modelError('The model has no parameter that may be changed.', {
         got: [...new Set(planned.map(({ report }) => report.reason))].join('; ') || 'none at all',

@@ -5,11 +5,18 @@ const number = /^\d+(\.\d+)?(e[+-]?\d+)?$/i;
 
 export const parameters = z.object({
   alpha: z
-    .union([
-      z.number().positive(),
-      z.literal('auto'),
-      z.string().regex(number, 'a number above 0, or auto').transform(Number),
-    ])
+    .union(
+      [
+        z.number().positive(),
+        z.literal('auto'),
+        z
+          .string()
+          .regex(number)
+          .refine((text) => Number(text) > 0)
+          .transform(Number),
+      ],
+      { error: 'a number above 0, or auto' },
+    )
     .optional()
     .describe(
       'a parameter is selected when it matters this many times more for the forget set than for all data; auto searches for it (default 10; assd finds its own)',

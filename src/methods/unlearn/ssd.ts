@@ -3,11 +3,11 @@ import { type GradientModel, gradients } from '../../autodiff/gradients.js';
 import { NoGradientError } from '../../autodiff/reverse.js';
 import { taskLoss } from '../../autodiff/targets.js';
 import { batches, shuffled, uniform } from '../../data/index.js';
-import { modelError, usageError } from '../../errors.js';
-import { isDistribution } from '../../evaluate/metrics.js';
+import { dataError, modelError, usageError } from '../../errors.js';
+import { areProbabilities } from '../../evaluate/forgetting/rows.js';
 import type { Model } from '../../onnx/index.js';
 import type { Context, Surgery, TaskData } from '../method.js';
-import { type NamedPairs, searchAlpha } from './alpha-search.js';
+import { type NamedPairs, refuseSearch, searchAlpha } from './alpha-search.js';
 import { type Dampening, dampen } from './dampen.js';
 import { fullSet, isClassRequest, needForget, type Order } from './data.js';
 import { changedElements, editElements } from './edit.js';
@@ -45,6 +45,8 @@ export async function dampenModel(
   context: Context,
 ): Promise<Surgery<UnlearnLayer>> {
   const forget = needForget(context.forget);
+  refuseContradictions(given);
+  if (given.alpha === 'auto') refuseSearch(context, forget);
   const notes: string[] = [];
   const opened = await openGradients(model, given, forget, planned, context.threads);
   const { trained } = opened;
@@ -60,7 +62,17 @@ export async function dampenModel(
     const statistics = await ratioStatistics(pairs, [...told, forgetShare]);
     notes.push(ratioNote(statistics, ofForget, full));
     const dampening = await chooseDampening(trained, given, context, pairs, statistics, notes);
-    refuseEmpty(await selectedBy(pairs, dampening.alpha), dampening, statistics, ofForget, full);
+    if ((await selectedBy(pairs, dampening.alpha)) === 0)
+      throw nothingSelected(dampening, statistics, bound(given, ofForget, full));
+    const copies = untiedCopies(
+      chosen.map(({ parameter }) => parameter),
+      trained.values,
+    );
+    for (const [a, b] of copies) {
+      notes.push(
+        `"${a}" and "${b}" hold the same values: an exporter has untied them, and they are now dampened apart`,
+      );
+    }
 
     const byName = new Map(chosen.map((entry) => [entry.parameter.name, entry]));
     for await (const pair of pairs()) {
@@ -73,15 +85,6 @@ export async function dampenModel(
       if (edit.at.length > 0) editElements(model, entry.parameter.tensor, edit);
       else entry.report.status = 'unchanged';
     }
-    const twins = await untiedCopies(
-      model,
-      chosen.map(({ parameter }) => parameter),
-    );
-    for (const [a, b] of twins) {
-      notes.push(
-        `"${a}" and "${b}" hold the same values: an exporter has untied them, and they are now dampened apart`,
-      );
-    }
   } finally {
     await trained.release();
   }
@@ -90,6 +93,16 @@ export async function dampenModel(
     changedTensors: [...model.edits.keys()].map((t) => t.name ?? ''),
     notes,
   };
+}
+
+/** Refuses parameters that exclude each other, before any work is done. */
+function refuseContradictions({ variant, alpha, importance, saveImportance }: SsdParameters): void {
+  if (variant === 'assd' && alpha !== undefined)
+    throw usageError('assd finds its own alpha.', { hint: 'Leave out --alpha.' });
+  if (importance !== undefined && saveImportance !== undefined)
+    throw usageError('Importances that were read from a file are not stored again.', {
+      hint: 'Leave out --save-importance, or --importance to compute them.',
+    });
 }
 
 /**
@@ -121,20 +134,30 @@ async function openGradients(
       trained = await open({ parameters: ({ name }) => reachable.has(name) });
       return trained.lossSource(first);
     });
-    if (loss === 'cross-entropy' && from === trained.output) {
-      const { data, dims } = await trained.predict(first);
-      const row = Float64Array.from(data.subarray(0, dims.at(-1)) as ArrayLike<number>);
-      if (isDistribution(row)) {
-        await trained.release();
-        const kept = new Set(trained.parameters.map(({ name }) => name));
-        trained = await open({ loss: 'likelihood', parameters: ({ name }) => kept.has(name) });
-      }
+    const scores = loss === 'cross-entropy' && from === trained.output;
+    if (scores && (await givesProbabilities(trained, forget))) {
+      await trained.release();
+      const kept = new Set(trained.parameters.map(({ name }) => name));
+      trained = await open({ loss: 'likelihood', parameters: ({ name }) => kept.has(name) });
     }
     return { trained };
   } catch (error) {
     await trained.release();
     throw error;
   }
+}
+
+/** Whether what looks like scores is a distribution for every one of the first examples. */
+async function givesProbabilities(
+  trained: GradientModel,
+  { dataset, indices }: TaskData,
+): Promise<boolean> {
+  for await (const { feeds } of batches(dataset, indices.slice(0, 64), 64, trained.inputs)) {
+    const { data, dims } = await trained.predict(feeds);
+    const rows = Float32Array.from(data as ArrayLike<number>);
+    if (!areProbabilities(rows, dims[dims.length - 1])) return false;
+  }
+  return true;
 }
 
 async function firstFeeds(trained: GradientModel, { dataset, indices }: TaskData) {
@@ -177,6 +200,7 @@ async function bothImportances(
         notes.push('the stored importances are of other weights: the result is approximate');
       options.modelSha256 = full.metadata.modelSha256;
     }
+    refuseOther(given.importance, full, options, trained);
     if (given.order !== undefined && full.metadata.order !== label(given.order, context.seed))
       notes.push(`the stored importances were read in another order: ${full.metadata.order}`);
   } else {
@@ -197,7 +221,7 @@ async function bothImportances(
       progress: stage('importance of all data'),
     });
     if (given.saveImportance !== undefined) {
-      await writeImportances(given.saveImportance, full, false);
+      await writeImportances(given.saveImportance, full, context.force ?? false);
       notes.push(`importances of all data stored: ${given.saveImportance}`);
     }
   }
@@ -207,6 +231,57 @@ async function bothImportances(
     progress: stage('importance of the forget set'),
   });
   return { forget: own, full };
+}
+
+/** Refuses stored importances that are not of this request, before others are computed. */
+function refuseOther(
+  path: string,
+  { metadata, parameters }: ImportanceStore,
+  wanted: Pick<ImportanceOptions, 'kind' | 'loss' | 'batchSize' | 'modelSha256'>,
+  { parameters: own }: GradientModel,
+): void {
+  const differs = (what: string, expected: string, got: string, hint: string) =>
+    dataError(`The stored importances are of another ${what}.`, {
+      where: path,
+      expected,
+      got,
+      hint,
+    });
+  const anew = 'Compute them anew, with --retain and --save-importance.';
+  if (metadata.kind !== wanted.kind || metadata.loss !== wanted.loss)
+    throw differs(
+      'kind',
+      `${wanted.kind}, ${wanted.loss}`,
+      `${metadata.kind}, ${metadata.loss}`,
+      `Choose the --variant and --task that they were computed with. ${anew}`,
+    );
+  if (metadata.batchSize !== wanted.batchSize)
+    throw differs(
+      'batch size',
+      `${wanted.batchSize}`,
+      `${metadata.batchSize}`,
+      metadata.batchSize === 1
+        ? 'Give --fisher sample, with which they were computed.'
+        : `Give --batch-size ${metadata.batchSize}, with which they were computed.`,
+    );
+  const names = (list: readonly { name: string; shape: readonly number[] }[]) =>
+    list.map(({ name, shape }) => `${name} [${shape.join(', ')}]`).sort();
+  const [expected, got] = [names(own), names(parameters)];
+  const at = expected.findIndex((name, i) => name !== got[i]);
+  if (at >= 0 || expected.length !== got.length)
+    throw differs(
+      'model',
+      expected[at] ?? `${expected.length} parameters`,
+      (at < 0 ? undefined : got[at]) ?? `${got.length} parameters`,
+      anew,
+    );
+  if (metadata.modelSha256 !== wanted.modelSha256)
+    throw differs(
+      'state of the model: its weights have changed since',
+      `parameters of hash ${wanted.modelSha256}`,
+      metadata.modelSha256,
+      `${anew} Or take them as an approximation, with --allow-stale-importance.`,
+    );
 }
 
 const label = (order: Order, seed: number): string =>
@@ -227,8 +302,6 @@ async function chooseDampening(
   const { exponent, cap, lambda = 1 } = given;
   const adaptive = statistics.percentiles[told.length];
   if (given.variant === 'assd') {
-    if (given.alpha !== undefined)
-      throw usageError('assd finds its own alpha.', { hint: 'Leave out --alpha.' });
     notes.push(`alpha ${show(adaptive)}, as adaptive SSD chooses it`);
     return { alpha: adaptive, lambda, exponent, cap };
   }
@@ -238,21 +311,32 @@ async function chooseDampening(
   return { ...found, exponent, cap };
 }
 
-/** Nothing changed is no success. */
-function refuseEmpty(
-  selected: number,
-  { alpha }: Dampening,
-  statistics: RatioStatistics,
+/** What no ratio can exceed: with single examples, when those of the forget set are among all. */
+function bound(
+  { importance, importanceOf }: SsdParameters,
   forget: ImportanceStore,
   full: ImportanceStore,
-): void {
-  if (selected > 0) return;
-  const bound = full.metadata.samples / forget.metadata.samples;
-  const bounded = full.metadata.batchSize === 1 && alpha >= bound;
+): number | undefined {
+  const among = importance === undefined && importanceOf === 'all';
+  return among && full.metadata.batchSize === 1
+    ? full.metadata.samples / forget.metadata.samples
+    : undefined;
+}
+
+/** Nothing changed is no success. */
+function nothingSelected(
+  { alpha }: Dampening,
+  statistics: RatioStatistics,
+  most: number | undefined,
+): Error {
   const suggested = suggestAlpha(statistics, told.length);
-  throw modelError('No parameter was selected: nothing would be forgotten.', {
+  const because =
+    most !== undefined && alpha >= most
+      ? `; with single examples no ratio can exceed ${show(most)}, the size of all data over that of the forget set`
+      : '';
+  return modelError('No parameter was selected: nothing would be forgotten.', {
     expected: `ratios above alpha = ${show(alpha)}`,
-    got: `${quantiles(statistics)}${bounded ? `; with single examples no ratio can exceed ${show(bound)}, the size of all data over that of the forget set` : ''}`,
+    got: `${quantiles(statistics)}${because}`,
     hint:
       suggested === undefined
         ? 'Nothing in the model depends on the forget set: check the data.'

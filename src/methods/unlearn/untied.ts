@@ -1,44 +1,56 @@
 import type { Parameter } from '../../graph/parameters.js';
-import { type Model, readTensorFloat32 } from '../../onnx/index.js';
+import type { FloatArray } from './dampen.js';
 
 /** Matrices of fewer elements are not compared. */
 const worthComparing = 256;
 
 /**
  * Pairs of matrices with the same values, or transposed: an embedding and the head that was tied to
- * it before the export. Read two at a time, and only those whose shapes allow it.
+ * it before the export. Only those are compared, element by element, whose sums agree.
+ * @param values by name of the parameter
  */
-export async function untiedCopies(
-  model: Model,
+export function untiedCopies(
   parameters: readonly Parameter[],
-): Promise<[string, string][]> {
-  const matrices = parameters.filter(
-    ({ shape }) => shape.length === 2 && shape[0] * shape[1] >= worthComparing,
-  );
+  values: ReadonlyMap<string, FloatArray>,
+): [string, string][] {
+  const alike = new Map<string, Parameter[]>();
+  for (const parameter of parameters) {
+    const own = values.get(parameter.name);
+    const [rows, cols, ...more] = parameter.shape;
+    if (!own || more.length > 0 || !(rows * cols >= worthComparing)) continue;
+    const key = `${Math.min(rows, cols)} ${own.length} ${sumOfBits(own)}`;
+    alike.set(key, [...(alike.get(key) ?? []), parameter]);
+  }
   const pairs: [string, string][] = [];
-  for (const [i, a] of matrices.entries()) {
-    for (const b of matrices.slice(i + 1)) {
-      const same = a.shape.join() === b.shape.join();
-      const turned = a.shape.join() === [...b.shape].reverse().join();
-      if (!same && !turned) continue;
-      const [x, y] = [
-        await readTensorFloat32(model, a.tensor),
-        await readTensorFloat32(model, b.tensor),
-      ];
-      if ((same && equal(x, y)) || (turned && equalTransposed(x, y, a.shape[0], a.shape[1])))
-        pairs.push([a.name, b.name]);
+  for (const group of alike.values()) {
+    for (const [i, a] of group.entries()) {
+      for (const b of group.slice(i + 1)) {
+        const [x, y] = [values.get(a.name), values.get(b.name)];
+        if (!x || !y) continue;
+        const [rows, cols] = a.shape;
+        const same = rows === b.shape[0] && equal(x, y);
+        if (same || (rows === b.shape[1] && equalTransposed(x, y, rows, cols)))
+          pairs.push([a.name, b.name]);
+      }
     }
   }
   return pairs;
 }
 
-function equal(x: Float32Array, y: Float32Array): boolean {
+/** A sum that is the same in every order of the elements. */
+function sumOfBits({ buffer, byteOffset, byteLength }: FloatArray): number {
+  let sum = 0;
+  for (const bits of new Uint32Array(buffer, byteOffset, byteLength / 4)) sum = (sum + bits) >>> 0;
+  return sum;
+}
+
+function equal(x: FloatArray, y: FloatArray): boolean {
   for (let i = 0; i < x.length; i++) if (x[i] !== y[i]) return false;
   return true;
 }
 
 /** Whether x [rows, cols] is the transpose of y [cols, rows]. */
-function equalTransposed(x: Float32Array, y: Float32Array, rows: number, cols: number): boolean {
+function equalTransposed(x: FloatArray, y: FloatArray, rows: number, cols: number): boolean {
   for (let r = 0; r < rows; r++)
     for (let c = 0; c < cols; c++) if (x[r * cols + c] !== y[c * rows + r]) return false;
   return true;

@@ -8,11 +8,23 @@ export const goldenPath = (path: string): string => inRepository(`fixtures/golde
 
 type Model = 'mlp' | 'cnn';
 
+/** Shares, as measured with the authors' code. */
+type Measured = Record<
+  | 'forget_train_acc'
+  | 'retain_train_acc'
+  | 'test_acc'
+  | 'test_forget_class_acc'
+  | 'test_retain_class_acc'
+  | 'mia',
+  number
+>;
+
 interface Dampened {
   alpha: number;
   lambda: number;
   n_selected: number;
   per_param_selected: Record<string, number>;
+  after: Measured;
   file?: string;
 }
 
@@ -20,6 +32,7 @@ interface Case {
   id: string;
   model: Model;
   importances: Record<'D' | 'Df', { file?: string; n_batches: number }>;
+  before: Measured;
   dampened: Dampened[];
   assd?: Dampened & { percentile: number };
   max_ratio?: number;
