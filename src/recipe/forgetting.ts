@@ -25,6 +25,7 @@ export interface ForgettingRequest {
   indices?: string;
   tokenizer?: string;
   task?: Task;
+  relearn?: boolean;
 }
 
 export interface ForgettingData {
@@ -43,8 +44,9 @@ export async function openForgettingData(
   inputs: Port[],
 ): Promise<ForgettingData> {
   const { tokenizer, task, where, indices } = request;
-  const open = async (path: string, slice = {}): Promise<TaskData> => {
-    const dataset = await openDataset(path, inputs, { tokenizer, task, ...slice });
+  const open = async (file: string, slice = {}): Promise<TaskData> => {
+    const options = { tokenizer, task, ...slice };
+    const dataset = await inFile(file, () => openDataset(file, inputs, options));
     return {
       dataset,
       indices: Array.from({ length: dataset.length }, (_, i) => i),
@@ -59,6 +61,12 @@ export async function openForgettingData(
     });
   }
   const forget = await open(request.forget, { where, indices });
+  if (request.relearn && forget.task === 'none') {
+    throw usageError('--relearn trains on the forget set, which has no labels.', {
+      where: request.forget,
+      hint: 'Leave it out, or say what the model does with --task.',
+    });
+  }
   const retain =
     request.retain &&
     (await open(request.retain, same ? { where, indices, complement: true } : {}));

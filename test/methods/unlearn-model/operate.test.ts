@@ -5,6 +5,7 @@ import type { ForgettingMeasures } from '../../../src/evaluate/forgetting/measur
 import { ssd } from '../../../src/methods/unlearn/ssd-method.js';
 import { operate } from '../../../src/recipe/operation.js';
 import { inRepository } from '../../support/cli.js';
+import { writeForgettingData } from '../../support/forgetting-data.js';
 import { golden, goldenPath } from '../unlearn/golden-ssd.js';
 import { changedOf } from './helpers.js';
 
@@ -131,4 +132,34 @@ test('a language model forgets sentences that it had learnt by heart', async () 
   expect(after.forget.perplexity).toBeGreaterThan(4 * before.forget.perplexity);
   expect(after.test!.perplexity).toBeLessThan(1.35 * before.test!.perplexity);
   expect(after.zrf).toBeUndefined();
+});
+
+describe('examples without labels', () => {
+  const request = async (more: object) => {
+    const { train } = await writeForgettingData(folder);
+    const indices = join(folder, 'hundred.txt');
+    writeFileSync(indices, Array.from({ length: 100 }, (_, i) => i).join('\n'));
+    return operate({
+      method: ssd,
+      parameters: { variant: 'lfssd', alpha: 1.5, batchSize: 16 },
+      model: goldenPath('mlp/mlp.onnx'),
+      output: join(folder, 'unlabelled.onnx'),
+      ...{ forget: train, retain: train, indices, task: 'none', threads: 1, ...more },
+    });
+  };
+  test('are forgotten by LFSSD', async () => {
+    const { comparison, layers } = await request({});
+    expect(comparison!.forgetting).toMatchObject({ task: 'none', before: { forget: {} } });
+    expect(Object.keys(changedOf(layers)).length).toBeGreaterThan(0);
+  });
+  test.each([
+    [{ output: join(folder, 'none.onnx'), relearn: true }, 2, /--relearn/],
+    [{ output: join(folder, 'none.onnx'), parameters: { alpha: 2 } }, 6, /unlabelled/],
+  ])('are of no use to what needs labels: %j', async (more, exitCode, says) => {
+    await expect(request(more)).rejects.toMatchObject({
+      exitCode,
+      message: expect.stringMatching(says),
+    });
+    expect(existsSync(join(folder, 'none.onnx'))).toBe(false);
+  });
 });
