@@ -1,4 +1,12 @@
-import { DTYPES, dtypeOf, encodeModel, type ModelProto } from '../onnx/index.js';
+import { makeNode } from '../graph/build.js';
+import {
+  DTYPES,
+  type DType,
+  dtypeOf,
+  encodeModel,
+  type GraphProto,
+  type ModelProto,
+} from '../onnx/index.js';
 import { withSession } from '../runtime/session.js';
 import type { TensorType } from './tape.js';
 
@@ -23,22 +31,54 @@ export async function inferTypes(model: ModelProto): Promise<Map<string, TensorT
     const dims = type?.tensorType?.shape?.dim.map((d) => Number(d.dimValue ?? -1));
     types.set(name, { dtype: dtypeOf(type?.tensorType?.elemType), dims });
   }
-  const probe = {
+  for (const { name, dtype, dims } of await outputTypes({
     ...model,
     graph: { ...graph, valueInfo: [], output: [...names].map((name) => ({ name })) },
-  };
-  await withSession(
-    encodeModel(probe),
-    { threads: 1, optimization: 'disabled' },
-    async (session) => {
-      for (const { name, dtype, dims } of session.outputs) {
-        const known = dims.every((d): d is number => typeof d === 'number');
-        types.set(name, {
-          dtype: DTYPES.find((d) => d === dtype) ?? 'unknown',
-          ...(known && { dims }),
-        });
-      }
-    },
-  );
+  })) {
+    const known = dims.every((d): d is number => typeof d === 'number');
+    types.set(name, {
+      dtype: DTYPES.find((d) => d === dtype) ?? 'unknown',
+      ...(known && { dims }),
+    });
+  }
+  for (const name of await ofUnknownRank(model, types))
+    types.set(name, { dtype: typeOf(types, name) });
   return types;
+}
+
+const outputTypes = (model: ModelProto) =>
+  withSession(
+    encodeModel(model),
+    { threads: 1, optimization: 'disabled' },
+    async ({ outputs }) => outputs,
+  );
+
+const typeOf = (types: ReadonlyMap<string, TensorType>, name: string): DType =>
+  types.get(name)?.dtype ?? 'unknown';
+
+/**
+ * The runtime tells scalars and values of unknown rank by the same empty list. The shape of a scalar,
+ * though, is known to have no elements.
+ */
+async function ofUnknownRank(
+  model: ModelProto,
+  types: ReadonlyMap<string, TensorType>,
+): Promise<string[]> {
+  const graph = model.graph as GraphProto;
+  const produced = new Set(graph.node.flatMap((node) => node.output));
+  const names = [...types.keys()].filter(
+    (name) => produced.has(name) && types.get(name)?.dims?.length === 0,
+  );
+  if (names.length === 0) return [];
+  const shapes = names.map((name) => makeNode('Shape', [name], `resect/rank/${name}`));
+  const ranks = await outputTypes({
+    ...model,
+    graph: {
+      ...graph,
+      valueInfo: [],
+      node: [...graph.node, ...shapes],
+      output: shapes.map(({ output: [name] }) => ({ name })),
+    },
+  });
+  return names.filter((_, i) => ranks[i]?.dims[0] !== 0);
 }

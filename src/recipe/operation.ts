@@ -163,6 +163,8 @@ export async function operate<S extends z.ZodObject>(
     command: `${method.name} ${JSON.stringify({ ...parameters, ...choices(request) })}`,
     inputSha256,
     calibrationSha256,
+    forgetSha256: sets && (await hashFiles(sets.forget.dataset.files)),
+    retainSha256: sets?.retain && (await hashFiles(sets.retain.dataset.files)),
     seed,
   });
   if (request.withProvenance ?? true) stamp(model, origin);
@@ -299,13 +301,14 @@ function selector(include: string[] = [], exclude: string[] = []): (layer: strin
 
 /** What else decides the result: which data and which layers. */
 function choices<S extends z.ZodObject>({
+  calib,
   samples,
   where,
   indices,
   include,
   exclude,
 }: OperationRequest<S>) {
-  return { samples: samples ?? defaultSamples, where, indices, include, exclude };
+  return { samples: calib && (samples ?? defaultSamples), where, indices, include, exclude };
 }
 
 const since = (start: number): number => (performance.now() - start) / 1000;

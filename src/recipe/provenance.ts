@@ -9,6 +9,9 @@ export interface Provenance {
   command: string;
   inputSha256: string;
   calibrationSha256?: string;
+  /** Of a request to forget: the files of both sets. */
+  forgetSha256?: string;
+  retainSha256?: string;
   seed: number;
   runtime: Fingerprint;
 }
@@ -25,7 +28,16 @@ export function provenance(details: Omit<Provenance, 'tool' | 'runtime'>): Prove
  */
 export function stamp(
   model: Model,
-  { tool, command, inputSha256, calibrationSha256, seed, runtime }: Provenance,
+  {
+    tool,
+    command,
+    inputSha256,
+    calibrationSha256,
+    forgetSha256,
+    retainSha256,
+    seed,
+    runtime,
+  }: Provenance,
 ): void {
   const props = model.proto.metadataProps ?? [];
   const generation =
@@ -40,6 +52,8 @@ export function stamp(
     command,
     input_sha256: inputSha256,
     calibration_sha256: calibrationSha256,
+    forget_sha256: forgetSha256,
+    retain_sha256: retainSha256,
     seed: String(seed),
     onnxruntime: runtime.onnxruntime,
     cpu_features: runtime.cpuFeatures.join(' '),

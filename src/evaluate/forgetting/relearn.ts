@@ -1,4 +1,4 @@
-import { type GradientModel, gradients } from '../../autodiff/gradients.js';
+import type { GradientModel } from '../../autodiff/gradients.js';
 import { Sgd } from '../../autodiff/optimizer.js';
 import { batchTarget, taskLoss } from '../../autodiff/targets.js';
 import { train } from '../../autodiff/trainer.js';
@@ -7,6 +7,7 @@ import type { Model } from '../../onnx/index.js';
 import { accuracyOf } from './accuracy.js';
 import type { ExampleSet, ForgettingSets } from './measure.js';
 import { remembered } from './remembered.js';
+import { taskGradients } from './task-gradients.js';
 
 /** Relearning is given up after so many steps. */
 export const relearnLimit = 500;
@@ -31,7 +32,7 @@ export async function knowledgeOf(
   forget: ExampleSet,
   { task, threads }: RelearnOptions,
 ): Promise<number> {
-  const trained = await gradients(model, { loss: taskLoss(task), threads });
+  const { trained } = await taskGradients(model, forget, { loss: taskLoss(task), threads });
   try {
     return await knowledge(trained, forget, task);
   } finally {
@@ -55,7 +56,7 @@ export async function relearnSteps(
   const { task, threads, seed, progress } = options;
   const forget = { ...sets.forget, dataset: remembered(sets.forget.dataset) };
   const { retain } = sets;
-  const trained = await gradients(model, { loss: taskLoss(task), threads });
+  const { trained } = await taskGradients(model, forget, { loss: taskLoss(task), threads });
   const known = async () => (await knowledge(trained, forget, task)) >= enough * original;
   try {
     if (await known()) return 0;

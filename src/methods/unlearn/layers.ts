@@ -64,3 +64,16 @@ export function planParameters(
     };
   });
 }
+
+/** Reports parameters that gradients do not reach as skipped. */
+export function skipUnreachable(
+  planned: readonly PlannedParameter[],
+  unreachable: { parameters: string[]; op: string } | undefined,
+): void {
+  if (!unreachable) return;
+  for (const { parameter, report } of planned) {
+    if (report.status === 'skipped' || !unreachable.parameters.includes(parameter.name)) continue;
+    report.status = 'skipped';
+    report.reason = `no gradient through ${unreachable.op}`;
+  }
+}

@@ -1,22 +1,23 @@
 import type { z } from 'zod';
-import { type GradientModel, gradients } from '../../autodiff/gradients.js';
+import type { GradientModel } from '../../autodiff/gradients.js';
 import { Adam, type Optimizer, Sgd } from '../../autodiff/optimizer.js';
 import { batchTarget, taskLoss } from '../../autodiff/targets.js';
 import { train } from '../../autodiff/trainer.js';
 import { batches, type Task } from '../../data/index.js';
 import { modelError } from '../../errors.js';
+import { taskGradients } from '../../evaluate/forgetting/task-gradients.js';
 import type { Model } from '../../onnx/index.js';
 import type { Calibration, Context, Surgery } from '../method.js';
 import { needForget } from './data.js';
 import { changedElements, editElements } from './edit.js';
-import { planParameters, refuseQuantized, type UnlearnLayer } from './layers.js';
+import { planParameters, refuseQuantized, skipUnreachable, type UnlearnLayer } from './layers.js';
 import { type LessonName, lessons } from './lessons.js';
 import type { trainingParameters } from './training-parameters.js';
 
 /**
  * Trains the chosen parameters of `model`, in memory, with the loss of the task. Normalisation layers keep
  * their statistics.
- * @throws {NoGradientError} where gradients do not reach a chosen parameter
+ * @throws {NoGradientError} where gradients reach none of the chosen parameters
  */
 export async function retrain(
   model: Model,
@@ -24,7 +25,8 @@ export async function retrain(
   context: Context,
   name: LessonName,
 ): Promise<Surgery<UnlearnLayer>> {
-  const { task } = needForget(context.forget);
+  const forget = needForget(context.forget);
+  const { task } = forget;
   const planned = planParameters(model, context.selects);
   refuseQuantized(planned, context.selects);
   const chosen = new Map(
@@ -33,11 +35,12 @@ export async function retrain(
       .map((entry) => [entry.parameter.name, entry]),
   );
   if (chosen.size === 0) throw nothingToTrain();
-  const trained = await gradients(model, {
+  const { trained, unreachable } = await taskGradients(model, forget, {
     loss: taskLoss(task),
     threads: context.threads,
     parameters: ({ name }) => chosen.has(name),
   });
+  skipUnreachable(planned, unreachable);
   try {
     const before = new Map([...trained.values].map(([name, values]) => [name, values.slice()]));
     const { data, direction } = await lessons[name](context, trained);

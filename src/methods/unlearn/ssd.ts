@@ -1,10 +1,9 @@
 import type { z } from 'zod';
-import { type GradientModel, gradients } from '../../autodiff/gradients.js';
-import { NoGradientError } from '../../autodiff/reverse.js';
+import type { GradientModel } from '../../autodiff/gradients.js';
 import { taskLoss } from '../../autodiff/targets.js';
-import { batches, shuffled, uniform } from '../../data/index.js';
+import { shuffled, uniform } from '../../data/index.js';
 import { dataError, modelError, usageError } from '../../errors.js';
-import { areProbabilities } from '../../evaluate/forgetting/rows.js';
+import { taskGradients } from '../../evaluate/forgetting/task-gradients.js';
 import type { Model } from '../../onnx/index.js';
 import type { Context, Surgery, TaskData } from '../method.js';
 import { type NamedPairs, refuseSearch, searchAlpha } from './alpha-search.js';
@@ -18,7 +17,7 @@ import {
   pairImportances,
   writeImportances,
 } from './importance-file.js';
-import type { PlannedParameter, UnlearnLayer } from './layers.js';
+import { type PlannedParameter, skipUnreachable, type UnlearnLayer } from './layers.js';
 import { parametersHash } from './parameters-hash.js';
 import {
   assdPercentage,
@@ -48,8 +47,11 @@ export async function dampenModel(
   refuseContradictions(given);
   if (given.alpha === 'auto') refuseSearch(context, forget);
   const notes: string[] = [];
-  const opened = await openGradients(model, given, forget, planned, context.threads);
-  const { trained } = opened;
+  const { trained, unreachable } = await taskGradients(model, forget, {
+    loss: given.variant === 'lfssd' ? 'squared-norm' : taskLoss(forget.task),
+    threads: context.threads,
+  });
+  skipUnreachable(planned, unreachable);
   try {
     const { forget: ofForget, full } = await bothImportances(model, trained, given, context, notes);
     const chosen = planned.filter(({ report }) => report.status !== 'skipped');
@@ -103,67 +105,6 @@ function refuseContradictions({ variant, alpha, importance, saveImportance }: Ss
     throw usageError('Importances that were read from a file are not stored again.', {
       hint: 'Leave out --save-importance, or --importance to compute them.',
     });
-}
-
-/**
- * The model with gradients of the loss of the variant. Parameters that gradients do not reach are
- * reported as skipped.
- */
-async function openGradients(
-  model: Model,
-  { variant }: SsdParameters,
-  forget: TaskData,
-  planned: readonly PlannedParameter[],
-  threads: number,
-): Promise<{ trained: GradientModel }> {
-  const loss = variant === 'lfssd' ? 'squared-norm' : taskLoss(forget.task);
-  const open = (more: Partial<Parameters<typeof gradients>[1]> = {}) =>
-    gradients(model, { loss, threads, ...more });
-  let trained = await open();
-  try {
-    const first = await firstFeeds(trained, forget);
-    const from = await trained.lossSource(first).catch(async (error) => {
-      if (!(error instanceof NoGradientError) || error.reachable.length === 0) throw error;
-      await trained.release();
-      for (const { parameter, report } of planned) {
-        if (!error.unreachable.includes(parameter.name) || report.status === 'skipped') continue;
-        report.status = 'skipped';
-        report.reason = `no gradient through ${error.op}`;
-      }
-      const reachable = new Set(error.reachable);
-      trained = await open({ parameters: ({ name }) => reachable.has(name) });
-      return trained.lossSource(first);
-    });
-    const scores = loss === 'cross-entropy' && from === trained.output;
-    if (scores && (await givesProbabilities(trained, forget))) {
-      await trained.release();
-      const kept = new Set(trained.parameters.map(({ name }) => name));
-      trained = await open({ loss: 'likelihood', parameters: ({ name }) => kept.has(name) });
-    }
-    return { trained };
-  } catch (error) {
-    await trained.release();
-    throw error;
-  }
-}
-
-/** Whether what looks like scores is a distribution for every one of the first examples. */
-async function givesProbabilities(
-  trained: GradientModel,
-  { dataset, indices }: TaskData,
-): Promise<boolean> {
-  for await (const { feeds } of batches(dataset, indices.slice(0, 64), 64, trained.inputs)) {
-    const { data, dims } = await trained.predict(feeds);
-    const rows = Float32Array.from(data as ArrayLike<number>);
-    if (!areProbabilities(rows, dims[dims.length - 1])) return false;
-  }
-  return true;
-}
-
-async function firstFeeds(trained: GradientModel, { dataset, indices }: TaskData) {
-  for await (const { feeds } of batches(dataset, indices.slice(0, 1), 1, trained.inputs))
-    return feeds;
-  throw new Error('a forget set has an example');
 }
 
 /** The importances of the forget set and of all data, from the data or from a file. */
