@@ -45,7 +45,11 @@ export const AveragePool = single((t, g, { node, need }) => {
   const w = poolWindow(t, node);
   const { image, kernel } = w;
   const tiled = kernel.every(
-    (k, i) => k === w.strides[i] && k * w.places[i] === image[i] && w.dilations[i] === 1,
+    (k, i) =>
+      k === w.strides[i] &&
+      k * w.places[i] === image[i] &&
+      w.dilations[i] === 1 &&
+      w.begin[i] === 0,
   );
   if (tiled) {
     const scales = t.floats([1, 1, ...kernel], [kernel.length + 2], x);

@@ -82,6 +82,8 @@ const averages = [17, 19, 22].flatMap((opset) =>
         auto_pad: 'SAME_UPPER',
       }),
       of('1-D', [2, 2, 7], { kernel_shape: [3], pads: [1, 0] }),
+      // As many cells as the windows have, but the padding shifts them.
+      of('tiles behind padding', [1, 2, 3], { kernel_shape: [3], strides: [3], pads: [1, 0] }),
       of('3-D', [1, 2, 3, 4, 3], { kernel_shape: [2, 2, 3], pads: [0, 1, 1, 0, 0, 1] }),
       ...(opset < 19
         ? []
