@@ -45,7 +45,7 @@ export function prepare(
   const data =
     how.scale === undefined && !how.mean && !how.std
       ? convert(image, dtype, where)
-      : fromNumbers(normalise(image, spec, how, where), dtype, where);
+      : normalise(image, spec, how, where, dtype);
   const prepared = { dtype, dims, data };
   checkFinite(prepared, `${where}, as input ${spec.name}`);
   return prepared;
@@ -114,7 +114,14 @@ function resize(item: TensorData, spec: InputSpec, how: Preprocessing, where: st
   return values === item.data ? item : { dtype: 'float64', dims, data: Float64Array.from(values) };
 }
 
-function normalise(item: TensorData, spec: InputSpec, how: Preprocessing, where: string) {
+/** In float64, rounded once to the dtype. */
+function normalise(
+  item: TensorData,
+  spec: InputSpec,
+  how: Preprocessing,
+  where: string,
+  dtype: TensorData['dtype'],
+): TensorData['data'] {
   const { scale = 1, mean = [0], std = [1] } = how;
   const { dims } = item;
   const image = dims.length === 3;
@@ -129,13 +136,14 @@ function normalise(item: TensorData, spec: InputSpec, how: Preprocessing, where:
       });
   const inner = product(dims.slice(axis + 1));
   const values = toNumbers(item);
-  const out = new Float64Array(values.length);
+  const out =
+    dtype === 'float32' ? new Float32Array(values.length) : new Float64Array(values.length);
   for (let start = 0, block = 0; start < out.length; start += inner, block++) {
     const m = mean[mean.length === 1 ? 0 : block % channels];
     const d = std[std.length === 1 ? 0 : block % channels];
     for (let i = start; i < start + inner; i++) out[i] = (values[i] * scale - m) / d;
   }
-  return out;
+  return dtype === 'float32' ? out : fromNumbers(out, dtype, where);
 }
 
 /**

@@ -12,12 +12,13 @@
  * subtracting rows of U = R⁻¹ after every column, here without inverting, and rounded to float32 once.
  * The score of pruning weight j is W'ⱼ²·Rⱼⱼ² = W'ⱼ²/Uⱼⱼ².
  */
+
+import { addProduct } from '../linalg/product.js';
 import type { HessianFactor } from './cholesky.js';
 import { inverseFactorDiagonal } from './cholesky.js';
 import { RowMasker } from './masks.js';
 import type { NmPattern, Pattern } from './pattern.js';
 import { patternMisfit } from './pattern.js';
-import { addProduct } from './product.js';
 import { RankSelector } from './rank.js';
 
 const { fround } = Math;

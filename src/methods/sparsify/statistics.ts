@@ -1,5 +1,5 @@
 import { dataError } from '../../errors.js';
-import { addProduct } from './product.js';
+import { addProduct } from '../linalg/product.js';
 
 /**
  * What the pruning criteria need to know of a layer's input x [tokens, C], per input channel.
