@@ -24,16 +24,6 @@ export const activations: Record<string, RewriteRule> = {
     const gate = x.add('Tanh', [x.add('Softplus', [x.input(0)])]);
     x.add('Mul', [x.input(0), gate], [], x.output());
   },
-  Celu: (x) => {
-    const alpha = x.float(floatAttribute(x.node, 'alpha', 1), x.input(0));
-    const elu = x.add('Elu', [x.add('Div', [x.input(0), alpha])]);
-    x.add('Mul', [elu, alpha], [], x.output());
-  },
-  ThresholdedRelu: (x) => {
-    const alpha = x.float(floatAttribute(x.node, 'alpha', 1), x.input(0));
-    const passes = x.add('Greater', [x.input(0), alpha]);
-    x.add('Where', [passes, x.input(0), x.float(0, x.input(0))], [], x.output());
-  },
   Shrink: (x) => {
     const input = x.input(0);
     const bias = x.float(floatAttribute(x.node, 'bias', 0), input);

@@ -150,7 +150,9 @@ describe('the search for alpha', () => {
         {
           forget: { ...forget, task },
           retain: { ...retain, task },
-          progress: () => expect(true).toBe(false),
+          progress: () => {
+            throw new Error('work was begun');
+          },
         },
       );
       await expect(run).rejects.toMatchObject({
