@@ -18,8 +18,10 @@ function parameterTable(schema) {
       ? [...new Set(p.anyOf.map((v) => (v.const ? `\`${v.const}\`` : v.type)))].join(', ')
       : p.enum
         ? p.enum.map((v) => `\`${v}\``).join(', ')
-        : p.type;
-    const fallback = p.default === undefined ? '' : `\`${p.default}\``;
+        : p.type === 'array'
+          ? 'repeatable'
+          : p.type;
+    const fallback = p.default === undefined || p.type === 'array' ? '' : `\`${p.default}\``;
     return `| \`${flag(name)}\` | ${values} | ${fallback} | ${p.description} |`;
   });
   return ['| flag | values | default | meaning |', '|---|---|---|---|', ...rows].join('\n');

@@ -249,6 +249,7 @@ function toFlag({
   // The schema applies defaults; help only shows them.
   const shown = fallback === undefined ? description : `${description} (default: ${fallback})`;
   if (type === 'boolean') return Flags.boolean({ ...shared, allowNo: fallback === true });
+  if (type === 'array') return Flags.string({ ...shared, multiple: true, multipleNonGreedy: true });
   if (type === 'number' || type === 'integer') return numberFlag({ ...shared, description: shown });
   return Flags.string({ ...shared, description: shown, ...(options && { options }) });
 }

@@ -53,6 +53,8 @@ export interface Surgery<L extends LayerReport = LayerReport> {
   changedTensors: string[];
   /** What the user should know: fallbacks, choices made on their behalf, limits. */
   notes: string[];
+  /** Multiply-accumulates of one example, where the method changes them and shapes are known. */
+  macs?: { before: number; after: number };
 }
 
 /** A column of the table of layers, in reports. */
@@ -60,6 +62,8 @@ export interface LayerColumn<L extends LayerReport> {
   header: string;
   /** Empty where the layer has no such value. */
   value: (layer: L) => string;
+  /** Only in reports that are files. */
+  wide?: boolean;
 }
 
 type Need = 'required' | 'optional' | 'none';
@@ -93,5 +97,5 @@ export interface Method<S extends z.ZodObject = z.ZodObject, L extends LayerRepo
    */
   apply(model: Model, parameters: z.infer<S>, context: Context): Promise<Surgery<L>>;
   /** Which layers `apply` would change or skip, and why, without looking at data or weights. */
-  plan(model: Model, parameters: z.infer<S>, context: Pick<Context, 'selects'>): L[];
+  plan(model: Model, parameters: z.infer<S>, context: Pick<Context, 'selects'>): L[] | Promise<L[]>;
 }

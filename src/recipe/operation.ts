@@ -1,5 +1,4 @@
 import { availableParallelism } from 'node:os';
-import picomatch from 'picomatch';
 import type { z } from 'zod';
 import { type Dataset, hashFiles, openDataset, sampleIndices, type Task } from '../data/index.js';
 import { ExitCode, inFile, ResectError, usageError } from '../errors.js';
@@ -14,7 +13,15 @@ import {
 } from '../evaluate/gates.js';
 import { measureSize } from '../evaluate/measure.js';
 import { modelInputs } from '../graph/interface.js';
-import type { Calibration, LayerReport, Method, Needs, Progress } from '../methods/method.js';
+import { layerMatcher } from '../methods/layer-globs.js';
+import type {
+  Calibration,
+  LayerReport,
+  Method,
+  Needs,
+  Progress,
+  TaskData,
+} from '../methods/method.js';
 import { MAX_MODEL_BYTES, readModel, writeModel } from '../onnx/index.js';
 import { checkFiles } from './files.js';
 import {
@@ -73,6 +80,8 @@ export interface OperationResult<L extends LayerReport = LayerReport> {
   calibration?: { path: string; samples: number; sha256: string };
   layers: L[];
   notes: string[];
+  /** Multiply-accumulates of one example, where the method changes them. */
+  macs?: { before: number; after: number };
   /** Absent on a dry run. */
   comparison?: Comparison;
   gates: GateResult[];
@@ -109,7 +118,9 @@ export async function operate<S extends z.ZodObject>(
     input: { path: request.model, bytes: model.sizeBytes },
   };
   if (request.dryRun) {
-    const layers = method.plan(model, parameters, { selects });
+    const layers = await inFile(request.model, async () =>
+      method.plan(model, parameters, { selects }),
+    );
     return { ...shared, layers, notes: [], gates: [], seconds: since(start) };
   }
   const { output } = request;
@@ -149,6 +160,7 @@ export async function operate<S extends z.ZodObject>(
   const surgery = await inFile(request.model, () =>
     method.apply(model, parameters, {
       calibration,
+      ...(evalData && { test: everything(evalData, task) }),
       ...sets,
       maxDrop: absoluteDrops(gates),
       selects,
@@ -218,12 +230,19 @@ export async function operate<S extends z.ZodObject>(
       }),
     layers: surgery.layers,
     notes: surgery.notes,
+    ...(surgery.macs && { macs: surgery.macs }),
     comparison,
     gates: checked,
     provenance: origin,
     seconds: since(start),
   };
 }
+
+const everything = (dataset: Dataset, task: Task | undefined): TaskData => ({
+  dataset,
+  indices: Array.from({ length: dataset.length }, (_, i) => i),
+  task: task ?? dataset.task,
+});
 
 /** For a look at sizes and latency: what was forgotten is measured apart. */
 const sample = ({ dataset, indices }: Calibration) => ({
@@ -263,8 +282,8 @@ function comparisonData(
   task: Task | undefined,
 ) {
   if (evalData) {
-    const indices = Array.from({ length: evalData.length }, (_, i) => i);
-    return { data: { dataset: evalData, indices }, task: task ?? evalData.task };
+    const { task: evaluated, ...data } = everything(evalData, task);
+    return { data, task: evaluated };
   }
   if (!calibration) return { task: 'none' as const };
   const { dataset, indices } = calibration;
@@ -289,13 +308,8 @@ export const flagName = (parameter: string): string =>
   `--${parameter.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 
 function selector(include: string[] = [], exclude: string[] = []): (layer: string) => boolean {
-  // Layer names are full of slashes and brackets that are no path: `*` crosses them.
-  const matcher = (globs: string[]) => {
-    const tests = globs.map((glob) => picomatch(glob, { bash: true, dot: true }));
-    return (name: string) => tests.some((test) => test(name) || test(name.replace(/^\//, '')));
-  };
-  const included = include.length > 0 ? matcher(include) : () => true;
-  const excluded = matcher(exclude);
+  const included = include.length > 0 ? layerMatcher(include) : () => true;
+  const excluded = layerMatcher(exclude);
   return (layer) => included(layer) && !excluded(layer);
 }
 

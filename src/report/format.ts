@@ -9,8 +9,12 @@ export function number(value: number): string {
 
 export const percent = (fraction: number): string => `${(100 * fraction).toFixed(2)} %`;
 
-export function bytes(value: number): string {
-  const units = ['B', 'KB', 'MB', 'GB', 'TB'];
+export const bytes = (value: number): string => scaled(value, ['B', 'KB', 'MB', 'GB', 'TB']);
+
+export const count = (value: number): string => scaled(value, ['', 'k', 'M', 'G', 'T']).trimEnd();
+
+/** Three digits of a count, and its unit, each a thousand times the one before. */
+function scaled(value: number, units: readonly string[]): string {
   let unit = 0;
   let size = value;
   while (size >= 1000 && unit < units.length - 1) {

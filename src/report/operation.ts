@@ -4,7 +4,7 @@ import { higherIsBetter } from '../evaluate/metrics.js';
 import type { LayerColumn, LayerReport } from '../methods/method.js';
 import type { OperationResult } from '../recipe/operation.js';
 import { classTable, forgettingMeasuredOn, forgettingTable } from './forgetting.js';
-import { bytes, duration, number, percent } from './format.js';
+import { bytes, count, duration, number, percent } from './format.js';
 import { metric, shares } from './metric.js';
 import { markdownTable, type Table, textTable } from './table.js';
 import { wrap } from './text.js';
@@ -21,8 +21,17 @@ export function operationText(
   const hidden = layers.length - shownLayers;
   return [
     headline(result),
-    ...(result.comparison ? measured(result.comparison, textTable) : []),
-    ...(layers.length > 0 ? [textTable(layerTable(layers.slice(0, shownLayers), columns))] : []),
+    ...(result.comparison ? measured(result.comparison, textTable, result.macs) : []),
+    ...(layers.length > 0
+      ? [
+          textTable(
+            layerTable(
+              layers.slice(0, shownLayers),
+              columns.filter(({ wide }) => !wide),
+            ),
+          ),
+        ]
+      : []),
     ...(hidden > 0 ? [`… and ${hidden} more layers (--report FILE.md lists all)`] : []),
     ...skipped(result),
     ...result.gates.map(gateText),
@@ -40,7 +49,7 @@ export function operationMarkdown(
 ): string {
   return `${[
     `# ${headline(result)}`,
-    ...(result.comparison ? measured(result.comparison, markdownTable) : []),
+    ...(result.comparison ? measured(result.comparison, markdownTable, result.macs) : []),
     '## Layers',
     markdownTable(
       layerTable(result.layers, [
@@ -61,9 +70,13 @@ export function operationMarkdown(
 }
 
 /** Everything that was measured. */
-function measured(comparison: Comparison, draw: (table: Table) => string): string[] {
+function measured(
+  comparison: Comparison,
+  draw: (table: Table) => string,
+  macs?: OperationResult['macs'],
+): string[] {
   const { forgetting } = comparison;
-  if (!forgetting) return [draw(comparisonTable(comparison)), measuredOn(comparison)];
+  if (!forgetting) return [draw(comparisonTable(comparison, macs)), measuredOn(comparison)];
   const classes = classTable(forgetting);
   return [
     draw(forgettingTable(forgetting)),
@@ -80,7 +93,10 @@ function headline({ method, input, output, layers, seconds }: OperationResult): 
 }
 
 /** Before, after and the change of everything that was measured. */
-export function comparisonTable({ metrics, fidelity = {}, size, latency }: Comparison): Table {
+export function comparisonTable(
+  { metrics, fidelity = {}, size, latency }: Comparison,
+  macs?: OperationResult['macs'],
+): Table {
   const rows: string[][] = [];
   for (const name of Object.keys(metrics?.after ?? {})) {
     const [a, b] = [metrics?.before[name] ?? Number.NaN, metrics?.after[name] ?? Number.NaN];
@@ -97,6 +113,15 @@ export function comparisonTable({ metrics, fidelity = {}, size, latency }: Compa
       '',
     ]);
   }
+  if (before.parameters !== after.parameters)
+    rows.push([
+      'parameters',
+      count(before.parameters),
+      count(after.parameters),
+      ratio(after.parameters / before.parameters),
+    ]);
+  if (macs && macs.before !== macs.after)
+    rows.push(['MACs', count(macs.before), count(macs.after), ratio(macs.after / macs.before)]);
   rows.push(['file', bytes(before.bytes), bytes(after.bytes), ratio(after.bytes / before.bytes)]);
   if (before.gzipBytes !== undefined && after.gzipBytes !== undefined) {
     rows.push([

@@ -31,18 +31,21 @@ export function addProduct(
   }
 }
 
-/** The 4x4 tile of `addProduct` at (i, j). */
+/**
+ * The 4x4 tile of `addProduct` at (i, j). Without `| 0` one caller whose places are known to be
+ * integers only at run time (quotients) makes V8 take all places for float64, at half the speed.
+ */
 function addTile(out: Rows, a: Rows, b: Rows, i: number, j: number, depth: number): void {
   const x = a.data;
   const y = b.data;
-  const x0 = a.start + i * a.stride;
-  const x1 = x0 + a.stride;
-  const x2 = x1 + a.stride;
-  const x3 = x2 + a.stride;
-  const y0 = b.start + j * b.stride;
-  const y1 = y0 + b.stride;
-  const y2 = y1 + b.stride;
-  const y3 = y2 + b.stride;
+  const x0 = (a.start + i * a.stride) | 0;
+  const x1 = (x0 + a.stride) | 0;
+  const x2 = (x1 + a.stride) | 0;
+  const x3 = (x2 + a.stride) | 0;
+  const y0 = (b.start + j * b.stride) | 0;
+  const y1 = (y0 + b.stride) | 0;
+  const y2 = (y1 + b.stride) | 0;
+  const y3 = (y2 + b.stride) | 0;
   let s00 = 0;
   let s01 = 0;
   let s02 = 0;
@@ -86,10 +89,10 @@ function addTile(out: Rows, a: Rows, b: Rows, i: number, j: number, depth: numbe
     s33 += u3 * v3;
   }
   const z = out.data;
-  const z0 = out.start + i * out.stride + j;
-  const z1 = z0 + out.stride;
-  const z2 = z1 + out.stride;
-  const z3 = z2 + out.stride;
+  const z0 = (out.start + i * out.stride + j) | 0;
+  const z1 = (z0 + out.stride) | 0;
+  const z2 = (z1 + out.stride) | 0;
+  const z3 = (z2 + out.stride) | 0;
   z[z0] += s00;
   z[z0 + 1] += s01;
   z[z0 + 2] += s02;

@@ -18,16 +18,31 @@ interface Span {
   high: Float64Array;
 }
 
+/** Mean and deviation of each channel of a layer's output. */
+export interface OutputMoments {
+  mean: Float64Array;
+  deviation: Float64Array;
+}
+
 /**
  * The range of every value whose channels descend from BatchNormalizations: β ± κ|γ| at the least and
  * most of all channels, [0, β + κ|γ|] behind a ReLU, cut by Clip, and so on through sums, products,
  * Concat and pooling. A sum adds means, and in quadrature how far either term strays from its own.
- * Values behind a convolution or product without BatchNormalization are not in the result.
+ * Values behind a convolution or product without BatchNormalization have the range that `layers` tells.
+ * @param layers by the value that has their bias in it
  * @param inputs ranges of the model's inputs; default: mean 0 and deviation 1, so [-κ, κ]
  */
 export async function rangesFromBatchNorm(
   model: Model,
-  { kappa = 4, inputs = new Map() }: { kappa?: number; inputs?: ActivationRanges } = {},
+  {
+    kappa = 4,
+    inputs = new Map(),
+    layers = new Map(),
+  }: {
+    kappa?: number;
+    inputs?: ActivationRanges;
+    layers?: ReadonlyMap<string, OutputMoments>;
+  } = {},
 ): Promise<Map<string, Range>> {
   const workspace = new Workspace(model);
   const spans = new Map<string, Span>();
@@ -37,7 +52,7 @@ export async function rangesFromBatchNorm(
   }
   for (const node of topologicalOrder(workspace.graph)) {
     const rule = isStandard(node) ? rules[node.opType ?? ''] : undefined;
-    const span = await rule?.({
+    const followed = await rule?.({
       node,
       kappa,
       input: (index) => {
@@ -50,6 +65,8 @@ export async function rangesFromBatchNorm(
       },
       constantShape: (index) => workspace.constant(node, index)?.axes.map(({ size }) => size),
     });
+    const known = layers.get(node.output[0] ?? '');
+    const span = followed ?? (known && spread(known, kappa));
     if (span?.low.length && span.low.every(Number.isFinite) && span.high.every(Number.isFinite))
       spans.set(node.output[0], span);
   }
@@ -76,6 +93,12 @@ const single = (low: number, mean: number, high: number): Span => ({
   low: Float64Array.of(low),
   mean: Float64Array.of(mean),
   high: Float64Array.of(high),
+});
+
+const spread = ({ mean, deviation }: OutputMoments, kappa: number): Span => ({
+  low: mean.map((m, i) => m - kappa * deviation[i]),
+  mean,
+  high: mean.map((m, i) => m + kappa * deviation[i]),
 });
 
 const same: Rule = ({ input }) => input(0);

@@ -14,8 +14,8 @@
  */
 import { choleskyInPlace, inverse } from '../../linalg/cholesky.js';
 import { symmetricProduct } from '../../linalg/matrix.js';
-import type { AxisView } from './mixing.js';
-import { keepBlocks, range } from './mixing.js';
+import { blockNumbers, type Limits, Remaining } from './limits.js';
+import { type AxisView, range } from './mixing.js';
 
 /** One tensor that carries the channels, and what reads it. */
 export interface ChannelView {
@@ -29,8 +29,7 @@ export interface EliminationOptions {
   keep: number;
   /** Of the mean variance, added to every variance. */
   ridge?: number;
-  /** Equal runs of channels that may only replace channels of their own, keep/groups kept of each. */
-  groups?: number;
+  limits?: Limits;
 }
 
 export interface Elimination {
@@ -48,40 +47,45 @@ export interface Elimination {
 }
 
 /**
- * Removes, one by one, the channel of least cost, the lowest of equals, until `keep` are left.
+ * Removes, one by one, the channel of least cost, the lowest of equals, until `keep` are left, or no
+ * other may go.
  * Channels that several tensors share (a residual stream) have one view of each tensor.
  * @returns undefined when a covariance is not positive semidefinite.
  */
 export function eliminate(
   channels: number,
   views: readonly ChannelView[],
-  { keep, ridge = 1e-3, groups = 1 }: EliminationOptions,
+  { keep, ridge = 1e-3, limits = {} }: EliminationOptions,
 ): Elimination | undefined {
   const states: State[] = [];
   for (const view of views) {
-    const state = start(view, channels, ridge, groups);
+    const state = start(view, channels, ridge, limits);
     if (!state) return undefined;
     states.push(state);
   }
   const alive = range(channels);
-  const left = new Uint32Array(groups).fill(channels / groups);
-  const order = new Uint32Array(channels - keep);
-  const costs = new Float64Array(channels - keep);
+  const left = new Remaining(channels, keep, limits);
+  const order: number[] = [];
+  const costs: number[] = [];
   let damage = 0;
-  for (let step = 0; step < order.length; step++) {
-    const remaining = alive.subarray(0, channels - step);
-    const eligible = (channel: number) =>
-      left[Math.floor((channel * groups) / channels)] > keep / groups;
-    const { position, cost } = cheapest(states, channels, remaining, eligible);
+  for (let count = channels; count > keep; count--) {
+    const remaining = alive.subarray(0, count);
+    const { position, cost } = cheapest(states, channels, remaining, left);
+    if (position < 0) break;
     const removed = remaining[position];
-    left[Math.floor((removed * groups) / channels)]--;
-    alive.copyWithin(position, position + 1, channels - step);
+    left.remove(removed);
+    alive.copyWithin(position, position + 1, count);
     for (const state of states) remove(state, channels, remaining.subarray(0, -1), removed);
-    order[step] = removed;
-    costs[step] = cost;
+    order.push(removed);
+    costs.push(cost);
     damage += cost;
   }
-  return { order, costs, kept: alive.slice(0, keep), damage };
+  return {
+    order: Uint32Array.from(order),
+    costs: Float64Array.from(costs),
+    kept: alive.slice(0, channels - order.length),
+    damage,
+  };
 }
 
 interface State {
@@ -95,14 +99,16 @@ function start(
   { covariance, importance }: ChannelView,
   n: number,
   ridge: number,
-  groups: number,
+  limits: Limits,
 ): State | undefined {
-  const channels = range(n);
   let total = 0;
   let trace = 0;
   for (let k = 0; k < covariance.length; k++) total += covariance[k] * importance[k];
   for (let i = 0; i < n; i++) trace += covariance[i * (n + 1)];
-  const c = keepBlocks(covariance.slice(), channels, channels, n, groups);
+  const c = covariance.slice();
+  const block = blockNumbers(n, limits);
+  if (block)
+    for (let k = 0; k < c.length; k++) if (block[Math.floor(k / n)] !== block[k % n]) c[k] = 0;
   // Channels that never vary are as good as any of each other.
   const added = trace > 0 ? (ridge * trace) / n : 1;
   for (let i = 0; i < n; i++) c[i * (n + 1)] += added;
@@ -114,12 +120,12 @@ function cheapest(
   states: readonly State[],
   n: number,
   alive: Uint32Array,
-  eligible: (channel: number) => boolean,
+  left: Remaining,
 ): { position: number; cost: number } {
   let position = -1;
   let cost = Infinity;
   for (let k = 0; k < alive.length; k++) {
-    if (!eligible(alive[k])) continue;
+    if (!left.mayGo(alive[k])) continue;
     const diagonal = alive[k] * (n + 1);
     let sum = 0;
     for (const { a, p, weight } of states) sum += (weight * a[diagonal]) / p[diagonal];
@@ -131,21 +137,30 @@ function cheapest(
   return { position, cost };
 }
 
-/** Takes channel m out of P, and out of S in A: A ← EᵀAE with E = I - eₘ·v. */
+/**
+ * Takes channel m out of P, and out of S in A: A ← EᵀAE with E = I - eₘ·v. Both are symmetric: only
+ * their lower triangles are kept up.
+ */
 function remove({ p, a }: State, n: number, alive: Uint32Array, m: number): void {
   const pivot = p[m * (n + 1)];
   const central = a[m * (n + 1)];
-  const v = p.slice(m * n, (m + 1) * n);
-  const read = a.slice(m * n, (m + 1) * n);
-  for (const i of alive) {
-    const share = v[i] / pivot;
-    const correction = read[i] - share * central;
-    for (const j of alive) {
-      p[i * n + j] -= share * v[j];
-      a[i * n + j] -= share * read[j] + (correction * v[j]) / pivot;
+  const read = rowOf(a, n, m);
+  const row = rowOf(p, n, m);
+  const v = row.map((x) => x / pivot);
+  for (let k = 0; k < alive.length; k++) {
+    const i = alive[k];
+    const correction = read[i] - v[i] * central;
+    for (let l = 0; l <= k; l++) {
+      const j = alive[l];
+      p[i * n + j] -= v[i] * row[j];
+      a[i * n + j] -= v[i] * read[j] + correction * v[j];
     }
   }
 }
+
+/** Row m of a symmetric matrix, from its lower triangle. */
+const rowOf = (lower: Float64Array, n: number, m: number): Float64Array =>
+  new Float64Array(n).map((_, i) => lower[i < m ? m * n + i : i * n + m]);
 
 /**
  * Q [N, N] of a consumer: Σ scale[p]²·V[p, i]·V[p, j] over outputs p and taps. V is

@@ -58,11 +58,29 @@ export function convolvedCovariance(
   c: Float64Array,
   t: Float64Array,
 ): Float64Array {
+  if (left === right) return product(left, right, c, t);
+  const turned = transpose(c, left.inputs, right.inputs);
+  if (multiplications(left, right) <= multiplications(right, left)) {
+    return product(left, right, turned, t);
+  }
+  return transpose(product(right, left, c, t), right.outputs, left.outputs);
+}
+
+/** Of (Left·C)·Rightᵀ, per tap and group. */
+const multiplications = (left: Filters, right: Filters): number =>
+  left.outputs * right.inputs * (left.inputs + right.outputs);
+
+/** `convolvedCovariance` as (Left·C)·(Right·T)ᵀ, of Cᵀ [right.inputs, left.inputs]. */
+function product(
+  left: Filters,
+  right: Filters,
+  columns: Float64Array,
+  t: Float64Array,
+): Float64Array {
   const taps = Math.sqrt(t.length);
   const same = left === right;
-  const columns = same ? c : transpose(c, left.inputs, right.inputs);
   const rows = tapMajor(left, taps);
-  const smeared = smear(same ? rows : tapMajor(right, taps), t, taps, right.inputs / right.groups);
+  const smeared = smear(right, t, taps);
   const out = new Float64Array(left.outputs * right.outputs);
   const size = left.outputs / left.groups;
   const depth = left.inputs / left.groups;
@@ -70,9 +88,9 @@ export function convolvedCovariance(
     for (let from = group * size; from < (group + 1) * size; from += BAND) {
       const height = Math.min(BAND, (group + 1) * size - from);
       // Wᵢ·C for the rows of the band, at every tap.
-      const product = new Float64Array(height * taps * right.inputs);
+      const band = new Float64Array(height * taps * right.inputs);
       addTimesTransposed(
-        { data: product, start: 0, stride: right.inputs },
+        { data: band, start: 0, stride: right.inputs },
         { data: rows, start: from * taps * depth, stride: depth },
         { data: columns, start: group * depth, stride: left.inputs },
         height * taps,
@@ -80,17 +98,17 @@ export function convolvedCovariance(
         depth,
       );
       const width = same ? from + height : right.outputs;
-      addBand(out, product, smeared, right, taps, { from, height, width });
+      addBand(out, band, smeared, right, taps, { from, height, width });
     }
   }
   if (same) mirrorLower(out, left.outputs);
   return out;
 }
 
-/** out[band, 0..width] = product·smearedᵀ, where an output of `right` sees the inputs of its group. */
+/** out[from..from + height, 0..width] = band·smearedᵀ, where an output of `right` sees the inputs of its group. */
 function addBand(
   out: Float64Array,
-  product: Float64Array,
+  band: Float64Array,
   smeared: Float64Array,
   right: Filters,
   taps: number,
@@ -106,7 +124,7 @@ function addBand(
     for (let piece = 0; piece < pieces; piece++) {
       addTimesTransposed(
         { data: out, start: from * outputs + group * size, stride: outputs },
-        { data: product, start: piece * inputs + group * depth, stride: taps * inputs },
+        { data: band, start: piece * inputs + group * depth, stride: taps * inputs },
         {
           data: smeared,
           start: group * size * taps * depth + piece * depth,
@@ -134,16 +152,21 @@ function tapMajor({ weights, outputs, inputs, groups }: Filters, taps: number): 
   return out;
 }
 
-/** Σ_q T[p, q]·w[i, q, :] of tap-major filters w [outputs, taps, depth]. */
-function smear(w: Float64Array, t: Float64Array, taps: number, depth: number): Float64Array {
-  if (taps === 1) return w;
-  const out = new Float64Array(w.length);
-  for (let start = 0; start < w.length; start += taps * depth) {
-    for (let p = 0; p < taps; p++) {
-      for (let q = 0; q < taps; q++) {
-        const share = t[p * taps + q];
-        for (let j = 0; j < depth; j++)
-          out[start + p * depth + j] += share * w[start + q * depth + j];
+/** Σ_q T[p, q]·W[i, :, q], as `tapMajor`. */
+function smear(
+  { weights, outputs, inputs, groups }: Filters,
+  t: Float64Array,
+  taps: number,
+): Float64Array {
+  const depth = inputs / groups;
+  if (taps === 1) return weights;
+  const out = new Float64Array(weights.length);
+  for (let i = 0, k = 0; i < outputs; i++) {
+    for (let p = 0; p < taps * taps; p += taps) {
+      for (let j = 0, w = i * depth * taps; j < depth; j++, w += taps) {
+        let sum = 0;
+        for (let q = 0; q < taps; q++) sum += t[p + q] * weights[w + q];
+        out[k++] = sum;
       }
     }
   }
@@ -170,14 +193,11 @@ export function fitTapCorrelation(
   const classes = [...new Set(distances)];
   const classOf = Array.from(distances, (distance) => classes.indexOf(distance));
   const count = Math.min(filters.outputs, FIT_CHANNELS);
-  const sums: Float64Array[] = [];
-  const targets: number[] = [];
-  for (let k = 0; k < count; k++) {
-    const i = Math.floor((k * filters.outputs) / count);
-    if (!(variance[i] > 0)) continue;
-    sums.push(diagonalByDistance(filters, c, i, classOf, classes.length));
-    targets.push(Math.log(variance[i]));
-  }
+  const channels = Array.from({ length: count }, (_, k) =>
+    Math.floor((k * filters.outputs) / count),
+  ).filter((i) => variance[i] > 0);
+  const targets = channels.map((i) => Math.log(variance[i]));
+  const sums = diagonalsByDistance(filters, c, channels, classOf);
   let best = Number.NaN;
   let least = Infinity;
   for (let point = 0; point < GRID; point++) {
@@ -200,31 +220,42 @@ export function fitTapCorrelation(
   return best;
 }
 
-/** Vᵢᵢ = Σ r^distance·sum[class of distance]: the sums over pairs of taps. */
-function diagonalByDistance(
+/** Of each of `channels` i the sums over pairs of taps in Vᵢᵢ = Σ r^distance·sum[class of distance]. */
+function diagonalsByDistance(
   { weights, outputs, inputs, groups }: Filters,
   c: Float64Array,
-  i: number,
+  channels: readonly number[],
   classOf: readonly number[],
-  classes: number,
-): Float64Array {
+): Float64Array[] {
   const taps = Math.sqrt(classOf.length);
   const depth = inputs / groups;
-  const first = Math.floor((i * groups) / outputs) * depth;
-  const filter = transpose(weights.subarray(i * depth * taps, (i + 1) * depth * taps), depth, taps);
-  const product = new Float64Array(taps * depth);
-  addTimesTransposed(
-    { data: product, start: 0, stride: depth },
-    { data: filter, start: 0, stride: depth },
-    { data: c, start: first * inputs + first, stride: inputs },
-    taps,
-    depth,
-    depth,
-  );
-  const pairs = timesTransposed(product, filter, taps, taps, depth);
-  const sums = new Float64Array(classes);
-  pairs.forEach((value, pair) => {
-    sums[classOf[pair]] += value;
-  });
+  const size = outputs / groups;
+  const width = taps * depth;
+  const sums: Float64Array[] = [];
+  for (let group = 0; group < groups; group++) {
+    const members = channels.filter((i) => Math.floor(i / size) === group);
+    const rows = new Float64Array(members.length * width);
+    members.forEach((i, k) => {
+      const filter = weights.subarray(i * width, (i + 1) * width);
+      rows.set(transpose(filter, depth, taps), k * width);
+    });
+    const products = new Float64Array(rows.length);
+    addTimesTransposed(
+      { data: products, start: 0, stride: depth },
+      { data: rows, start: 0, stride: depth },
+      { data: c, start: group * depth * (inputs + 1), stride: inputs },
+      members.length * taps,
+      depth,
+      depth,
+    );
+    for (let start = 0; start < rows.length; start += width) {
+      const [left, right] = [products, rows].map((a) => a.subarray(start, start + width));
+      const sum = new Float64Array(Math.max(...classOf) + 1);
+      timesTransposed(left, right, taps, taps, depth).forEach((value, pair) => {
+        sum[classOf[pair]] += value;
+      });
+      sums.push(sum);
+    }
+  }
   return sums;
 }

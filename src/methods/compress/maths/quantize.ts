@@ -43,14 +43,15 @@ export function leastSquaresScales(w: Float64Array, rows: number, bits: number):
   return maxScales(w, rows, bits).map((scale, row) => {
     let best = scale;
     let least = Infinity;
-    for (let point = 0; point < GRID; point++) {
+    // Too small a scale soon shows, by what it clips: from the top most fractions are given up early.
+    for (let point = GRID - 1; point >= 0; point--) {
       const s = scale * (GRID_START + (point * (1 - GRID_START)) / (GRID - 1));
       let error = 0;
-      for (let k = row * cols; k < (row + 1) * cols && error < least; k++) {
+      for (let k = row * cols; k < (row + 1) * cols && error <= least; k++) {
         const difference = w[k] - s * clampedCode(w[k] / s, high);
         error += difference * difference;
       }
-      if (error < least) {
+      if (error <= least) {
         least = error;
         best = s;
       }

@@ -5,6 +5,8 @@
  *   N   channels; n of them are kept
  */
 import { symmetricProduct } from '../../linalg/matrix.js';
+import { type Limits, Remaining } from './limits.js';
+import { range } from './mixing.js';
 import { roundHalfEven } from './rounding.js';
 
 /** Σ|w| of each row of W [rows, cols]. */
@@ -71,17 +73,19 @@ export function keptCount(channels: number, { ratio, align = 1, groups = 1 }: Ke
 }
 
 /**
- * The `count` channels of highest score, ascending; of equal scores the lower channel is kept. With
- * groups, the count/groups highest of each.
+ * The `count` channels of highest score, ascending; of equal scores the lower channel is kept. More,
+ * where limits forbid to remove another.
  */
-export function highest(scores: Float64Array, count: number, groups = 1): Uint32Array {
-  const size = scores.length / groups;
-  const kept: number[] = [];
-  for (let from = 0; from < scores.length; from += size) {
-    const order = Array.from({ length: size }, (_, i) => from + i);
-    // A stable sort keeps the lower of equals first.
-    order.sort((a, b) => scores[b] - scores[a]);
-    kept.push(...order.slice(0, count / groups).sort((a, b) => a - b));
+export function highest(scores: Float64Array, count: number, limits?: Limits): Uint32Array {
+  const channels = range(scores.length);
+  const left = new Remaining(scores.length, count, limits);
+  const removed = new Set<number>();
+  const order = [...channels].sort((a, b) => scores[a] - scores[b] || b - a);
+  for (const channel of order) {
+    if (removed.size === scores.length - count) break;
+    if (!left.mayGo(channel)) continue;
+    left.remove(channel);
+    removed.add(channel);
   }
-  return Uint32Array.from(kept);
+  return channels.filter((channel) => !removed.has(channel));
 }

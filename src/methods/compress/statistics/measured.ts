@@ -121,7 +121,7 @@ function parted({ mean, covariance }: Moments, channels: number): Signal {
   };
 }
 
-const PREFIX = 'resect/compressed/';
+export const PREFIX = 'resect/compressed/';
 const pairName = (name: string) => `resect/pair/${name}`;
 
 /** Nodes that put the channels of both networks behind each other, [N, channels, positions]. */
@@ -149,7 +149,7 @@ function joined(name: string, { layer, width }: MeasuredPair): NodeProto[] {
 }
 
 /** One model that computes both; names of the second are prefixed, but for those of its inputs. */
-async function sideBySide(
+export async function sideBySide(
   original: ModelProto,
   compressed: Model,
 ): Promise<{ proto: ModelProto; graph: GraphProto }> {

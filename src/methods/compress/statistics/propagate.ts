@@ -49,6 +49,12 @@ export interface PropagateOptions {
   /** Moments, by what was measured, of tensors that layers read; they take the place of carried ones. */
   measured?: ReadonlyMap<string, Moments>;
   /**
+   * What the original layers make of their inputs, by the names of their outputs. A walk takes from it
+   * what is there and adds what is not: walks of one model, with the same `inputs` and `measured`, that
+   * share one spare each other half of the work. It grows by N² numbers per layer of N outputs.
+   */
+  steps?: Map<string, Step>;
+  /**
    * Called for every layer, in topological order; what it returns is what the layers behind it get to see
    * of the compressed network. `undefined` leaves the layer as it is, which it can be only as long as
    * its input has all its channels, or when it is depthwise.
@@ -187,7 +193,9 @@ class Walk {
     const most = Math.max(filters.inputs, filters.outputs);
     if (most > MOST_CHANNELS) lose(`${most} channels, more than ${MOST_CHANNELS}`);
     const from = this.#input(layer, known);
-    const step = gaussianStep(from.input.original, layer.layer);
+    const { steps } = this.#options;
+    const step = steps?.get(layer.output) ?? gaussianStep(from.input.original, layer.layer);
+    steps?.set(layer.output, step);
     const visit: LayerVisit = { ...layer, ...from, step };
     const compressed = (await this.#options.onLayer(visit)) ?? untouched(visit);
     const dims = this.#options.shapes.get(layer.output)?.dims;

@@ -1,0 +1,60 @@
+import type { StoredLayer } from './formats/layers.js';
+import type { CompressLayer } from './layers.js';
+import { type CompressParameters, formatOf } from './parameters.js';
+import type { RewrittenLayer } from './rewrite.js';
+
+export interface Facts {
+  stored?: readonly StoredLayer[];
+  rewritten?: readonly RewrittenLayer[];
+  calibrated?: boolean;
+  /** Whether convolutions have BatchNormalizations behind them. */
+  normalized?: boolean;
+}
+
+/** Names shown of each list. */
+const shown = 3;
+
+/** What a user should know of a compression. */
+export function notesOn(
+  given: CompressParameters,
+  layers: readonly CompressLayer[],
+  { stored = [], calibrated, normalized }: Facts,
+): string[] {
+  const notes: string[] = [];
+  if (layers.every(({ status }) => status !== 'changed'))
+    notes.push('Nothing changed: see --ratio and --bits, and why channels stay.');
+  const kept = layers.filter((layer) => layer.kept && layer.kept !== 'ratio 0');
+  for (const [reason, names] of byReason(kept.map(({ name, kept }) => [kept, name])))
+    notes.push(`All channels stay, ${reason}: ${names}.`);
+  if (normalized === false && !calibrated && given.method === 'gauss')
+    notes.push(
+      'The model has no BatchNormalization, whose statistics repairs go by: exporters fold it into ' +
+        'convolutions. What comes of random inputs was used in its place, which is worse. Give unlabelled ' +
+        'examples with --calib, or export the model with its BatchNormalizations (torch.onnx.export with ' +
+        'training=TrainingMode.PRESERVE).',
+    );
+  const format = formatOf(given);
+  if (stored.some(({ status }) => status === 'changed')) {
+    if (format === 'weight-only')
+      notes.push(
+        'weight-only saves bytes, not time: weights are made floats again in every run. The session ' +
+          'option session.disable_quant_qdq = "1" of ONNX Runtime does it once, when the model is loaded.',
+      );
+    if (format === 'float')
+      notes.push('float stores rounded weights as floats: neither smaller nor faster, for study.');
+    const floats = stored.filter(({ integer }) => integer === false);
+    for (const [reason, names] of byReason(floats.map(({ name, reason }) => [reason, name])))
+      notes.push(`Computed in floats, ${reason}: ${names}.`);
+  }
+  return notes;
+}
+
+/** Names by reason, as text. */
+function byReason(pairs: readonly [string | undefined, string][]): [string, string][] {
+  const names = new Map<string, string[]>();
+  for (const [reason = '', name] of pairs) names.set(reason, [...(names.get(reason) ?? []), name]);
+  return [...names].map(([reason, all]) => {
+    const more = all.length > shown ? ` and ${all.length - shown} more` : '';
+    return [reason, `${all.slice(0, shown).join(', ')}${more}`];
+  });
+}

@@ -1,0 +1,71 @@
+import { mainGraph } from '../../autodiff/normalize/bodies.js';
+import { inferTypes } from '../../autodiff/types.js';
+import { batches, randomFeeds } from '../../data/index.js';
+import { tensorType } from '../../graph/build.js';
+import type { Shapes } from '../../graph/channels/analysis.js';
+import { modelInputs } from '../../graph/interface.js';
+import { dtypeCode, isFloat, type Model, type ModelProto, tensorInfo } from '../../onnx/index.js';
+import type { Calibration } from '../method.js';
+
+/** Float initializers from this size on are weights, whose values tell nothing of shapes. */
+const weightElements = 1024;
+
+/** Examples at once, where the batch is open: one would be taken for an axis that broadcasts. */
+const batch = 2;
+
+export interface ExampleShapes {
+  shapes: Shapes;
+  /** How many examples they are for. */
+  examples: number;
+}
+
+/**
+ * Shapes of all values for inputs of one size: that of the data where there is some, else what random
+ * inputs would have.
+ * @throws {ResectError} exit 5 when the runtime refuses the model, 6 when no inputs can be made up
+ */
+export async function exampleShapes(
+  { proto }: Model,
+  calibration?: Calibration,
+): Promise<ExampleShapes> {
+  const sizes = await inputSizes(proto, calibration);
+  const graph = mainGraph(proto);
+  const weights = graph.initializer.filter((tensor) => {
+    const { dtype, elements } = tensorInfo(tensor);
+    return isFloat(dtype) && elements >= weightElements;
+  });
+  const taken = new Set(weights.map(({ name }) => name));
+  const input = [
+    ...graph.input.flatMap((value) => {
+      const dims = sizes.get(value.name ?? '');
+      const elemType = value.type?.tensorType?.elemType ?? 0;
+      if (taken.has(value.name)) return [];
+      return dims ? [{ ...value, type: tensorType(elemType, dims) }] : [value];
+    }),
+    ...weights.map((tensor) => {
+      const { name, dtype, shape } = tensorInfo(tensor);
+      return { name, type: tensorType(dtypeCode(dtype), shape) };
+    }),
+  ];
+  const initializer = graph.initializer.filter(({ name }) => !taken.has(name));
+  const shapes = await inferTypes({ ...proto, graph: { ...graph, input, initializer } });
+  return { shapes, examples: [...sizes.values()].find((dims) => dims.length > 0)?.[0] ?? 1 };
+}
+
+/** Dims of every input that is fed. */
+async function inputSizes(
+  proto: ModelProto,
+  calibration: Calibration | undefined,
+): Promise<Map<string, number[]>> {
+  const specs = modelInputs(proto);
+  let feeds = calibration ? undefined : randomFeeds(specs, batch, 0);
+  if (calibration) {
+    const { dataset, indices } = calibration;
+    const some = Array.from({ length: batch }, (_, i) => indices[i % indices.length]);
+    for await (const read of batches(dataset, some, batch, specs)) {
+      feeds = read.feeds;
+      break;
+    }
+  }
+  return new Map(Object.entries(feeds ?? {}).map(([name, { dims }]) => [name, [...dims]]));
+}
