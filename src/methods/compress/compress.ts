@@ -4,13 +4,14 @@ import { Model, type NodeProto } from '../../onnx/index.js';
 import type { Context, Surgery } from '../method.js';
 import { type BitsOf, givenBits } from './bits.js';
 import { refuseBitSearch, searchBits } from './bits-search.js';
+import { equalizeLayers } from './equalize-layers.js';
 import type { StoredLayer } from './formats/layers.js';
 import { refuseQuantized } from './formats/refuse-quantized.js';
 import type { CompressLayer } from './layers.js';
 import { type Network, readNetwork, wishes } from './network.js';
 import { notesOn } from './notes.js';
 import { type CompressParameters, formatOf } from './parameters.js';
-import { describeLayers, namesOf } from './plan.js';
+import { checkRules, describeLayers, namesOf } from './plan.js';
 import { type Pruned, prune } from './pruning.js';
 import { type RewriteOptions, type RewrittenLayer, rewriteLayers } from './rewrite.js';
 import type { Rounding } from './rounding.js';
@@ -28,7 +29,8 @@ export async function compressModel(
 ): Promise<Surgery<CompressLayer>> {
   refuseQuantized(model.proto);
   if (given.bits === 'auto') refuseBitSearch(context);
-  const network = await readNetwork(model, context.calibration);
+  const network = await readSource(model, given, context);
+  checkRules(network, given);
   const wanted = wishes(network, given, context.selects);
   const planned = givenBits(given, namesOf(network), context.selects);
   const wished = describeLayers(network, wanted, planned);
@@ -40,6 +42,7 @@ export async function compressModel(
   const store = (made: Repaired, bitsOf: BitsOf) =>
     storeWeights(made.compressed, given, {
       bitsOf,
+      layers: network.found.layers,
       rewritten: made.rewritten,
       calibration,
       threads,
@@ -71,6 +74,18 @@ export async function compressModel(
     changedTensors: (compressed.proto.graph?.initializer ?? []).map(({ name = '' }) => name),
     notes: [...(search ? [search.note] : []), ...notes],
   };
+}
+
+/** The model, with its layers brought to equal ranges where their weights share a scale. */
+async function readSource(
+  model: Model,
+  { granularity, bits }: CompressParameters,
+  { calibration }: Context,
+): Promise<Network> {
+  const network = await readNetwork(model, calibration);
+  const equalized =
+    granularity === 'tensor' && bits !== 32 ? await equalizeLayers(network) : undefined;
+  return equalized ? readNetwork(equalized, calibration) : network;
 }
 
 /** Whether it has BatchNormalizations, or no convolutions to have them behind. */
@@ -207,9 +222,8 @@ function describeStored(layers: CompressLayer[], stored: readonly StoredLayer[])
       layer.reason = weight.reason;
     }
     if (weight.bytes !== undefined && layer.bytes) {
-      // The rest is the bias, as long as before.
-      const [outputs] = layer.shape ?? [0];
-      layer.bytes.after = weight.bytes + 4 * (layer.channels?.after ?? outputs);
+      const asFloats = 4 * (weight.shape ?? []).reduce((a, b) => a * b, 1);
+      layer.bytes.after += weight.bytes - asFloats;
     }
   }
 }

@@ -2,12 +2,12 @@
  * The filters that make the channels of a tensor, as methods want them that go by weights alone:
  * activations and pooling in between are passed over.
  */
-import type { Graph } from '../../graph/graph.js';
 import { opName } from '../../graph/nodes.js';
 import { type Affine, outputAffine } from './maths/batch-norm.js';
 import { dropMatrix, range } from './maths/mixing.js';
 import { neuronMerging } from './maths/neuron-merging.js';
-import { type Mixing, type UdfcOptions, udfcMixing } from './maths/udfc.js';
+import { type Mixing, roundingScales, type UdfcOptions, udfcMixing } from './maths/udfc.js';
+import type { Network } from './network.js';
 import type { LayerVisit } from './statistics/propagate.js';
 
 /** Filters of some consecutive channels. */
@@ -22,11 +22,11 @@ interface Behind {
 
 /** Finds filters behind tensors; layers are added as a walk comes to them. */
 export class FilterTrace {
-  readonly #graph: Graph;
+  readonly #network: Network;
   readonly #layers = new Map<string, { behind: Behind; depthwise: boolean; input: string }>();
 
-  constructor(graph: Graph) {
-    this.#graph = graph;
+  constructor(network: Network) {
+    this.#network = network;
   }
 
   add({ layer, depthwise, node, output }: LayerVisit, rounded?: Float64Array): void {
@@ -40,7 +40,7 @@ export class FilterTrace {
   behind(name: string): Behind[] | undefined {
     const layer = this.#layers.get(name);
     if (layer) return layer.depthwise ? this.#through(layer) : [layer.behind];
-    const node = this.#graph.root.values.get(name)?.producer;
+    const node = this.#network.graph.root.values.get(name)?.producer;
     if (!node) return undefined;
     const inputs = node.input.map((input) => this.behind(input));
     switch (opName(node)) {
@@ -50,8 +50,9 @@ export class FilterTrace {
       case 'Sum':
       case 'Sub': {
         const [first, ...rest] = inputs.filter((parts) => parts !== undefined);
+        const sign = opName(node) === 'Sub' ? -1 : 1;
         return rest.reduce<Behind[] | undefined>(
-          (sum, parts) => sum && stackAll(sum, parts),
+          (sum, parts) => sum && stackAll(sum, parts, sign),
           first,
         );
       }
@@ -61,8 +62,16 @@ export class FilterTrace {
       case 'Gather':
         return undefined;
       default:
-        return inputs.find((parts) => parts !== undefined);
+        // A gate, which has one value for all positions, is not what it is multiplied with.
+        return node.input
+          .map((input, i) => ({ parts: inputs[i], size: this.#sizeOf(input) }))
+          .filter(({ parts }) => parts)
+          .sort((a, b) => b.size - a.size)[0]?.parts;
     }
+  }
+
+  #sizeOf(name: string): number {
+    return this.#network.shapes.get(name)?.dims?.reduce((a, b) => a * b, 1) ?? 0;
   }
 
   /** Each filter behind a depthwise convolution, times that one's own kernel. */
@@ -71,11 +80,16 @@ export class FilterTrace {
     const before = parts?.length === 1 ? parts[0] : undefined;
     const channels = behind.affine.scale.length;
     if (before?.affine.scale.length !== channels) return undefined;
-    const { scale } = before.affine;
+    const { filters, affine } = behind;
+    const taps = filters.length / channels;
+    const shift = affine.shift.map((own, i) => {
+      const sum = filters.subarray(i * taps, (i + 1) * taps).reduce((a, b) => a + b, 0);
+      return own + affine.scale[i] * sum * before.affine.shift[i];
+    });
     return [
       {
-        filters: kronecker(behind.filters, before.filters, scale),
-        affine: behind.affine,
+        filters: kronecker(filters, before.filters, before.affine.scale),
+        affine: { scale: affine.scale, shift },
         groups: before.groups,
       },
     ];
@@ -96,14 +110,14 @@ function kronecker(a: Float64Array, b: Float64Array, scale: Float64Array): Float
   return out;
 }
 
-function stackAll(a: readonly Behind[], b: readonly Behind[]): Behind[] | undefined {
+function stackAll(a: readonly Behind[], b: readonly Behind[], sign: 1 | -1): Behind[] | undefined {
   if (a.length !== b.length) return undefined;
-  const stacked = a.map((part, i) => stack(part, b[i]));
+  const stacked = a.map((part, i) => stack(part, b[i], sign));
   return stacked.every((part) => part !== undefined) ? stacked : undefined;
 }
 
-/** A sum's filters: those of both terms behind each other, with their scales in them. */
-function stack(a: Behind, b: Behind): Behind | undefined {
+/** Filters of a + sign·b: those of both terms behind each other, with their scales in them. */
+function stack(a: Behind, b: Behind, sign: 1 | -1): Behind | undefined {
   const n = a.affine.scale.length;
   if (b.affine.scale.length !== n) return undefined;
   const [left, right] = [a.filters.length / n, b.filters.length / n];
@@ -112,10 +126,11 @@ function stack(a: Behind, b: Behind): Behind | undefined {
     const at = i * (left + right);
     for (let k = 0; k < left; k++) filters[at + k] = a.affine.scale[i] * a.filters[i * left + k];
     for (let k = 0; k < right; k++)
-      filters[at + left + k] = b.affine.scale[i] * b.filters[i * right + k];
+      filters[at + left + k] = sign * b.affine.scale[i] * b.filters[i * right + k];
   }
-  const shift = a.affine.shift.map((x, i) => x + b.affine.shift[i]);
-  return { filters, affine: { scale: new Float64Array(n).fill(1), shift }, groups: 1 };
+  const groups = a.groups === b.groups ? a.groups : 1;
+  const shift = a.affine.shift.map((x, i) => x + sign * b.affine.shift[i]);
+  return { filters, affine: { scale: new Float64Array(n).fill(1), shift }, groups };
 }
 
 /**
@@ -149,6 +164,25 @@ export function weightMixing(
     start += size;
   }
   return { s, ridge, condition };
+}
+
+/**
+ * S of a tensor that has all its channels, whose filters were rounded: each channel times what brings its
+ * rounded filter nearest the original.
+ * @returns undefined where nothing was rounded
+ */
+export function scaleMixing(
+  parts: readonly Behind[] | undefined,
+  channels: number,
+  options: Pick<UdfcOptions, 'alpha1' | 'alpha2'>,
+): Mixing | undefined {
+  const scales = parts?.flatMap(({ filters, rounded, affine }) =>
+    rounded ? [...roundingScales(filters, rounded, affine, options)] : [],
+  );
+  if (scales?.length !== channels) return undefined;
+  const s = dropMatrix(range(channels), channels);
+  for (const [i, scale] of scales.entries()) s[i * (channels + 1)] = scale;
+  return { s, ridge: 0, condition: 1 };
 }
 
 function partMixing(

@@ -1,3 +1,4 @@
+import { modelError, type ResectError } from '../../errors.js';
 import { type ChannelGroup, findChannelGroups } from '../../graph/channels/groups.js';
 import { inlineFunctions } from '../../graph/functions.js';
 import { Graph } from '../../graph/graph.js';
@@ -23,13 +24,14 @@ export interface Network extends ExampleShapes {
   nameOf: (node: NodeProto) => string;
 }
 
-/** @throws {ResectError} exit 5 and 6, as `exampleShapes` */
+/** @throws {ResectError} exit 5 when it has no layers, and 5 and 6 as `exampleShapes` */
 export async function readNetwork(source: Model, calibration?: Calibration): Promise<Network> {
   const proto = inlineFunctions(source.proto);
   const model = proto === source.proto ? source : new Model(proto, undefined, source.path);
   const graph = new Graph(proto);
-  const example = await exampleShapes(model, calibration);
   const found = weightLayers(new Workspace(model));
+  if (found.layers.length === 0) throw noLayers(found);
+  const example = await exampleShapes(model, calibration);
   const names = new Map(found.layers.map(({ node, name }) => [node, name]));
   return {
     model,
@@ -39,6 +41,15 @@ export async function readNetwork(source: Model, calibration?: Calibration): Pro
     found,
     nameOf: (node) => names.get(node) ?? (node.name || node.output[0]),
   };
+}
+
+function noLayers({ skipped }: FoundLayers): ResectError {
+  const reasons = new Set(skipped.map(({ reason }) => reason));
+  return modelError('There is no layer to compress.', {
+    expected: 'at least one Conv, ConvTranspose, Gemm or MatMul with a constant weight',
+    got: [...reasons].join('; ') || 'no linear layer',
+    hint: 'See `resect inspect`.',
+  });
 }
 
 /** How many channels of a group are to stay, or why all do. */

@@ -34,7 +34,7 @@ export function notesOn(
         'training=TrainingMode.PRESERVE).',
     );
   const format = formatOf(given);
-  if (stored.some(({ status }) => status === 'changed')) {
+  if (layers.some(({ bits }) => bits !== undefined)) {
     if (format === 'weight-only')
       notes.push(
         'weight-only saves bytes, not time: weights are made floats again in every run. The session ' +

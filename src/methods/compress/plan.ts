@@ -1,5 +1,7 @@
+import { usageError } from '../../errors.js';
 import type { ChannelGroup, ChannelParameter } from '../../graph/channels/groups.js';
 import type { Model } from '../../onnx/index.js';
+import { layerRule } from '../layer-globs.js';
 import { type BitsOf, givenBits } from './bits.js';
 import { refuseQuantized } from './formats/refuse-quantized.js';
 import type { CompressLayer } from './layers.js';
@@ -14,8 +16,23 @@ export async function planCompression(
 ): Promise<CompressLayer[]> {
   refuseQuantized(model.proto);
   const network = await readNetwork(model);
+  checkRules(network, given);
   const bits = givenBits(given, namesOf(network), selects);
   return describeLayers(network, wishes(network, given, selects), bits);
+}
+
+/** @throws {ResectError} exit 2 for a rule that matches no layer */
+export function checkRules(network: Network, { layerRatio, layerBits }: CompressParameters): void {
+  for (const [flag, rules] of [
+    ['--layer-ratio', layerRatio],
+    ['--layer-bits', layerBits],
+  ] as const)
+    for (const rule of rules)
+      if (!namesOf(network).some((name) => layerRule([rule])(name) !== undefined))
+        throw usageError(`${flag} matches no layer.`, {
+          got: rule,
+          hint: 'See the names with --dry-run.',
+        });
 }
 
 export const namesOf = ({ found }: Network): string[] => found.layers.map(({ name }) => name);

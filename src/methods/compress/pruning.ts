@@ -41,9 +41,8 @@ export async function prune(
     threads,
     progress: (done: number, total: number) => progress('measure', done, total),
   };
-  const statistics: Statistics = part
-    ? { measured: await measureMoments(part, await layersOf(network)) }
-    : {};
+  const measured = part && (await measureMoments(part, await layersOf(network)));
+  const statistics: Statistics = { measured, steps: new Map() };
   progress('select', 0, 1);
   const { kept, refused } = await selectChannels(network, wanted, given, statistics);
   const outcome = new Map(wanted);

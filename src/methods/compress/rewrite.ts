@@ -1,7 +1,7 @@
 /** What becomes of every layer when channels go and weights are rounded: the second walk. */
 import { floatAttribute } from '../../graph/nodes.js';
 import type { NodeProto } from '../../onnx/index.js';
-import { FilterTrace, weightMixing } from './filters-behind.js';
+import { FilterTrace, scaleMixing, weightMixing } from './filters-behind.js';
 import type { OutputMoments } from './formats/batch-norm-ranges.js';
 import type { Filters } from './maths/gaussian-conv.js';
 import { compressedStep, outputMean } from './maths/gaussian-step.js';
@@ -55,7 +55,7 @@ export async function rewriteLayers(
   options: RewriteOptions,
 ): Promise<RewrittenLayer[]> {
   const done: RewrittenLayer[] = [];
-  const trace = new FilterTrace(network.graph);
+  const trace = new FilterTrace(network);
   let visits = 0;
   await propagate(network.model, network.graph, {
     ...options.statistics,
@@ -136,8 +136,7 @@ function rewrite(
   const { layer, depthwise, step, storage } = visit;
   const { filters } = layer;
   const outputs = kept.outputs ?? range(filters.outputs);
-  const mixing =
-    kept.inputs && !depthwise ? mix(visit, signal, kept.inputs, trace, given) : undefined;
+  const mixing = depthwise ? undefined : mix(visit, signal, kept.inputs, trace, given);
   const inputs = kept.inputs?.length ?? filters.inputs;
   const weights = mixing ? mixInputs(filters, mixing, inputs) : filters.weights;
   const rows = keptRows({ ...filters, weights }, outputs, inputs);
@@ -169,12 +168,16 @@ function rewrite(
 function mix(
   visit: LayerVisit,
   signal: Signal,
-  inputs: Uint32Array,
+  inputs: Uint32Array | undefined,
   trace: FilterTrace,
-  { method, alpha1, alpha2 }: CompressParameters,
-): Mixing {
+  { method, alpha1, alpha2, quantScale }: CompressParameters,
+): Mixing | undefined {
   const { filters } = visit.layer;
   const { inputs: channels, groups: blocks } = filters;
+  if (!inputs) {
+    if (!quantScale) return undefined;
+    return scaleMixing(trace.behind(visit.node.input[0]), channels, { alpha1, alpha2 });
+  }
   const dropped = () => ({ s: dropMatrix(inputs, channels), ridge: 0, condition: 1 });
   if (method === 'drop') return dropped();
   if (method === 'gauss')
@@ -202,7 +205,8 @@ function lostMean(
   if (node.opType === 'Gemm' && floatAttribute(node, 'beta', 1) === 0) return undefined;
   const now = outputMean(after, before.mean);
   const mean = original.mean === before.mean ? step.convMean : outputMean(filters, original.mean);
-  return now.map((value, m) => mean[outputs[m]] - value);
+  const lost = now.map((value, m) => mean[outputs[m]] - value);
+  return lost.some((value) => value !== 0) ? lost : undefined;
 }
 
 const outputMoments = ({ mean, covariance }: Moments): OutputMoments => ({

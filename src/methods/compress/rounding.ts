@@ -9,6 +9,9 @@ import {
   quantize,
 } from './maths/quantize.js';
 
+/** Of the correlation of positions, for GPTQ, damped like that of channels. */
+const TAP_DAMPING = 0.01;
+
 /** How the weights of a layer are to be rounded. */
 export interface Rounding {
   bits: number;
@@ -48,7 +51,7 @@ export function roundFilters(
     ? gptq(
         weights,
         { channels: input.covariance, taps: tapCorrelation(filters, input.r) },
-        { bits, scales },
+        { bits, scales, tapDamping: TAP_DAMPING },
       )
     : undefined;
   const rounded = dequantize(coded ?? quantize(weights, scales, bits));

@@ -4,7 +4,16 @@ import { batches, randomFeeds } from '../../data/index.js';
 import { tensorType } from '../../graph/build.js';
 import type { Shapes } from '../../graph/channels/analysis.js';
 import { modelInputs } from '../../graph/interface.js';
-import { dtypeCode, isFloat, type Model, type ModelProto, tensorInfo } from '../../onnx/index.js';
+import {
+  dtypeCode,
+  isFloat,
+  type Model,
+  type ModelProto,
+  makeTensor,
+  readTensorBytes,
+  type TensorProto,
+  tensorInfo,
+} from '../../onnx/index.js';
 import type { Calibration } from '../method.js';
 
 /** Float initializers from this size on are weights, whose values tell nothing of shapes. */
@@ -25,9 +34,10 @@ export interface ExampleShapes {
  * @throws {ResectError} exit 5 when the runtime refuses the model, 6 when no inputs can be made up
  */
 export async function exampleShapes(
-  { proto }: Model,
+  model: Model,
   calibration?: Calibration,
 ): Promise<ExampleShapes> {
+  const { proto } = model;
   const sizes = await inputSizes(proto, calibration);
   const graph = mainGraph(proto);
   const weights = graph.initializer.filter((tensor) => {
@@ -46,10 +56,25 @@ export async function exampleShapes(
       const { name, dtype, shape } = tensorInfo(tensor);
       return { name, type: tensorType(dtypeCode(dtype), shape) };
     }),
+    // The runtime would make them dense, however large that is.
+    ...(graph.sparseInitializer ?? []).map(({ values, dims = [] }) => ({
+      name: values?.name,
+      type: tensorType(values?.dataType ?? 0, dims.map(Number)),
+    })),
   ];
-  const initializer = graph.initializer.filter(({ name }) => !taken.has(name));
-  const shapes = await inferTypes({ ...proto, graph: { ...graph, input, initializer } });
+  const initializer: TensorProto[] = [];
+  for (const tensor of graph.initializer)
+    if (!taken.has(tensor.name)) initializer.push(await inline(model, tensor));
+  const small = { ...graph, input, initializer, sparseInitializer: [] };
+  const shapes = await inferTypes({ ...proto, graph: small });
   return { shapes, examples: [...sizes.values()].find((dims) => dims.length > 0)?.[0] ?? 1 };
+}
+
+/** The tensor with its bytes in it, as a model that is no file must have them. */
+async function inline(model: Model, tensor: TensorProto): Promise<TensorProto> {
+  const info = tensorInfo(tensor);
+  if (info.place !== 'external') return tensor;
+  return makeTensor({ ...info, bytes: await readTensorBytes(model, tensor) });
 }
 
 /** Dims of every input that is fed. */

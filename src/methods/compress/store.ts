@@ -6,15 +6,23 @@ import type { BitsOf } from './bits.js';
 import type { ActivationRanges } from './formats/activation-ranges.js';
 import { rangesFromBatchNorm } from './formats/batch-norm-ranges.js';
 import { storeRounded } from './formats/fake.js';
-import type { ChooseFormat, StoredLayer } from './formats/layers.js';
+import {
+  type ChooseFormat,
+  type StoredLayer,
+  type WeightLayer,
+  weightLayers,
+} from './formats/layers.js';
 import { measureRanges } from './formats/measured-ranges.js';
 import { storeQdq } from './formats/qdq.js';
 import { storeWeightOnly } from './formats/weight-only.js';
+import { Workspace } from './formats/workspace.js';
 import { type CompressParameters, formatOf } from './parameters.js';
 import type { RewrittenLayer } from './rewrite.js';
 
 export interface StoreOptions {
   bitsOf: BitsOf;
+  /** Those of the network as it was read, in file order. The model still has all, some by other names. */
+  layers: readonly WeightLayer[];
   /** Layers whose weights are rounded already, with their scales. */
   rewritten: readonly RewrittenLayer[];
   calibration?: Calibration;
@@ -28,20 +36,29 @@ const batch = 8;
 export async function storeWeights(
   model: Model,
   given: CompressParameters,
-  { bitsOf, rewritten, calibration, threads }: StoreOptions,
+  { bitsOf, layers, rewritten, calibration, threads }: StoreOptions,
 ): Promise<StoredLayer[]> {
   const format = formatOf(given);
   const { granularity } = given;
-  const scales = new Map(rewritten.map(({ node, scales }) => [node.output[0], scales]));
-  const choose: ChooseFormat = ({ name, node }) => {
-    const bits = bitsOf(name);
-    const own = scales.get(node.output[0]);
+  const scales = new Map(rewritten.map(({ node, scales }) => [node, scales]));
+  const now = weightLayers(new Workspace(model)).layers;
+  const before = new Map(now.map(({ node }, i) => [node.output[0], layers[i]]));
+  const choose: ChooseFormat = ({ node }) => {
+    const layer = before.get(node.output[0]);
+    const bits = layer && bitsOf(layer.name);
+    const own = layer && scales.get(layer.node);
     if (bits === undefined || (format === 'float' && own)) return undefined;
     return { bits, granularity, scales: own ?? 'least-squares' };
   };
-  if (format === 'float') return storeRounded(model, choose);
-  if (format === 'weight-only') return storeWeightOnly(model, choose);
-  return storeQdq(model, choose, await activationRanges(model, rewritten, calibration, threads));
+  // Formats fold BatchNormalizations and raise the opset: not where there is nothing to store.
+  if (!now.some((layer) => choose(layer))) return [];
+  const store = async () => {
+    if (format === 'float') return storeRounded(model, choose);
+    if (format === 'weight-only') return storeWeightOnly(model, choose);
+    return storeQdq(model, choose, await activationRanges(model, rewritten, calibration, threads));
+  };
+  // Layers come first, in file order.
+  return (await store()).map((stored, i) => ({ ...stored, name: layers[i]?.name ?? stored.name }));
 }
 
 /** Measured where there is data, else what BatchNormalizations tell, and carried moments. */

@@ -1,5 +1,5 @@
 import { makeNode } from '../../graph/build.js';
-import { encodeFloat32, type Model, type NodeProto } from '../../onnx/index.js';
+import { encodeFloat32, type Model, type NodeProto, type TensorProto } from '../../onnx/index.js';
 import { Workspace } from './formats/workspace.js';
 
 /** New values for a parameter of a node of the main graph, which may be of another shape. */
@@ -12,12 +12,17 @@ export interface ParameterValue {
   values: Float64Array;
 }
 
+/** What took the place of tensors that several nodes read, by tensor. */
+type Copies = Map<TensorProto, { name: string; shape: readonly number[]; bytes: Uint8Array }[]>;
+
 /**
  * Stores parameters in the model, in place. One that no other node reads keeps its name, and all keep
- * their type; new ones are of the type of the node's weight.
+ * their type; new ones are of the type of the node's weight. What several nodes read stays shared
+ * among those of them for which it changes alike.
  */
 export function writeParameters(model: Model, parameters: readonly ParameterValue[]): void {
   const workspace = new Workspace(model);
+  const copies: Copies = new Map();
   const byNode = new Map<string, ParameterValue[]>();
   for (const parameter of parameters)
     byNode.set(parameter.output, [...(byNode.get(parameter.output) ?? []), parameter]);
@@ -27,7 +32,7 @@ export function writeParameters(model: Model, parameters: readonly ParameterValu
     let written = node;
     const added: NodeProto[] = [];
     for (const parameter of changed) {
-      const name = store(workspace, node, parameter);
+      const name = store(workspace, copies, node, parameter);
       if (node.opType === 'MatMul' && parameter.input === 2) {
         const product = workspace.names.fresh(`${node.output[0]}_product`);
         written = { ...written, output: [product] };
@@ -45,6 +50,7 @@ export function writeParameters(model: Model, parameters: readonly ParameterValu
 
 function store(
   workspace: Workspace,
+  copies: Copies,
   node: NodeProto,
   { input, shape, values }: ParameterValue,
 ): string {
@@ -57,6 +63,13 @@ function store(
     view.source.name === node.input[input] &&
     view.source.consumers.length === 1;
   if (isOwn) return workspace.store(view.source, dtype, shape, bytes);
+  const made = view && (copies.get(view.tensor) ?? []);
+  const same = made?.find(
+    (copy) => copy.shape.join() === shape.join() && Buffer.compare(copy.bytes, bytes) === 0,
+  );
+  if (same) return same.name;
   const wanted = view ? view.tensor.name || view.source.name : `${node.input[1]}_bias`;
-  return workspace.store(wanted, dtype, shape, bytes);
+  const name = workspace.store(wanted, dtype, shape, bytes);
+  if (made) copies.set(view.tensor, [...made, { name, shape, bytes }]);
+  return name;
 }

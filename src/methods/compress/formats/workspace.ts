@@ -3,6 +3,7 @@ import { int, makeNode } from '../../../graph/build.js';
 import { Constants, type ConstantView, isView } from '../../../graph/constants.js';
 import { inlineFunctions } from '../../../graph/functions.js';
 import { Graph, type Value } from '../../../graph/graph.js';
+import { dependencies } from '../../../graph/topology.js';
 import {
   type DType,
   type GraphProto,
@@ -126,17 +127,31 @@ function readNames(main: GraphProto): Set<string> {
 
 /** Removes (in place) what was read `before`, and is no more. */
 function dropUnread(graph: GraphProto, before: ReadonlySet<string>): void {
-  for (let found = true; found; ) {
-    const reads = readNames(graph);
-    const unread = (name = '') => before.has(name) && !reads.has(name);
-    const kept = graph.node.filter(
-      ({ output }) => !output.some(unread) || output.some((name) => reads.has(name)),
-    );
-    found = kept.length < graph.node.length;
-    graph.node = kept;
-    const dropped = new Set<string>();
-    for (const { name = '' } of graph.initializer) if (unread(name)) dropped.add(name);
-    graph.initializer = graph.initializer.filter(({ name = '' }) => !dropped.has(name));
-    graph.input = graph.input.filter(({ name = '' }) => !dropped.has(name));
+  const readers = new Map<string, number>();
+  const count = (name: string, change: 1 | -1) =>
+    readers.set(name, (readers.get(name) ?? 0) + change);
+  const producers = new Map<string, NodeProto>();
+  for (const node of graph.node) {
+    for (const name of dependencies(node)) count(name, 1);
+    for (const name of node.output) producers.set(name, node);
   }
+  for (const { name = '' } of graph.output) count(name, 1);
+
+  const gone = new Set<NodeProto>();
+  const unread = [...before].filter((name) => !readers.get(name));
+  // Grows while nodes go that were the last to read a value.
+  for (const name of unread) {
+    const node = producers.get(name);
+    if (!node || gone.has(node) || node.output.some((output) => readers.get(output))) continue;
+    gone.add(node);
+    for (const read of dependencies(node)) {
+      count(read, -1);
+      if (readers.get(read) === 0 && before.has(read)) unread.push(read);
+    }
+  }
+  const dropped = new Set(unread);
+  const stays = ({ name = '' }: { name?: string }) => !dropped.has(name) || producers.has(name);
+  graph.node = graph.node.filter((node) => !gone.has(node));
+  graph.initializer = graph.initializer.filter(stays);
+  graph.input = graph.input.filter(stays);
 }

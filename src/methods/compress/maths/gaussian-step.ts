@@ -116,11 +116,15 @@ export function compressedStep(
     const shifted = { ...original, mean: original.mean.map((x, m) => x - added[m]) };
     return { preActivation: { mean, covariance, cross }, norm: shifted, bias: keptBias };
   }
+  // A channel whose variance is below ε is constant: what the moments say of its mean is not so.
+  const mean = original.mean.map((x, m) =>
+    original.variance[m] < original.epsilon ? x : x + moved[m],
+  );
   const before = pick(diagonal(step.preActivation.covariance, step.scale.length), kept);
   const after = diagonal(covariance, n);
   const refitted = {
     ...original,
-    mean: original.mean.map((x, m) => x + moved[m]),
+    mean,
     variance: original.variance.map((x, m) => (before[m] > 0 ? (x * after[m]) / before[m] : x)),
   };
   const { scale: a } = outputAffine(n, original);
@@ -128,8 +132,8 @@ export function compressedStep(
   const ratio = a.map((x, m) => (x === 0 ? 1 : refittedA[m] / x));
   scaleBoth(covariance, ratio, ratio);
   scaleBoth(cross, new Float64Array(step.scale.length).fill(1), ratio);
-  const mean = original.beta.slice();
-  return { preActivation: { mean, covariance, cross }, norm: refitted, bias: keptBias };
+  const moments = { mean: original.beta.slice(), covariance, cross };
+  return { preActivation: moments, norm: refitted, bias: keptBias };
 }
 
 /** Σ over inputs and taps of W·E x [outputs]; zero padding is left out of account. */

@@ -29,6 +29,8 @@ export interface GptqOptions {
   scales: Float64Array;
   /** Of the mean diagonal of C, added to it. */
   damping?: number;
+  /** Added to the diagonal of T, which is 1. */
+  tapDamping?: number;
 }
 
 /** Input channels that are settled between two updates of the rest. */
@@ -42,13 +44,14 @@ const PANEL = 32;
 export function gptq(
   w: Float64Array,
   hessian: KroneckerHessian,
-  { bits, scales, damping = 0.01 }: GptqOptions,
+  { bits, scales, damping = 0.01, tapDamping = 0 }: GptqOptions,
 ): Quantized | undefined {
   const m = Math.sqrt(hessian.channels.length);
   const taps = Math.sqrt(hessian.taps.length);
   const rows = w.length / (m * taps);
   const { order, factor } = factorChannels(hessian.channels, m, damping);
   const tapFactor = hessian.taps.slice();
+  for (let q = 0; q < taps; q++) tapFactor[q * (taps + 1)] += tapDamping;
   if (!factor || !upperCholeskyInPlace(tapFactor, taps)) return undefined;
 
   const high = highestCode(bits);

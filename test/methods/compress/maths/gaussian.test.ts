@@ -48,6 +48,20 @@ test('without means, the covariance of ReLUs is the arc-cosine kernel', () => {
   }
 });
 
+test('where fewer nodes do, the covariance of ReLUs has no step', () => {
+  for (const [h, k] of [
+    [0, 0],
+    [1.5, -0.7],
+    [-2, 0.3],
+    [3, 3],
+  ]) {
+    for (const rho of [-0.4, 0.4]) {
+      const below = reluCovariance(h, k, rho * (1 - 1e-12));
+      expect(Math.abs(reluCovariance(h, k, rho) - below)).toBeLessThan(2e-12);
+    }
+  }
+});
+
 describe('activations agree with sampling', () => {
   const plain: [string, Activation, (u: number) => number][] = [
     ['relu', relu, (u) => Math.max(0, u)],
@@ -189,6 +203,8 @@ describe('convolvedCovariance', () => {
     const cross = randomArray(inputs * inputs * 2, 4);
     const across = naiveCovariance(filters, other, cross, t);
     expect(distance(convolvedCovariance(filters, other, cross, t), across)).toBeLessThan(1e-10);
+    const turned = convolvedCovariance(other, filters, transposed(cross, inputs), t);
+    expect(distance(turned, transposed(across, outputs))).toBeLessThan(1e-10);
   });
 
   test('distances of taps', () => {

@@ -283,7 +283,11 @@ describe('eliminate', () => {
   test('keeps as many of each group, and takes the lowest of equals', () => {
     const covariance = randomCovariance(8, 3);
     const view = { covariance, importance: randomCovariance(8, 4) };
-    const { kept } = eliminate(8, [view], { keep: 4, groups: 2 })!;
+    const blocks = [
+      [0, 1, 2, 3],
+      [4, 5, 6, 7],
+    ];
+    const { kept } = eliminate(8, [view], { keep: 4, limits: { blocks } })!;
     expect(kept.filter((channel) => channel < 4)).toHaveLength(2);
     const nothing = { covariance: new Float64Array(9), importance: new Float64Array(9) };
     expect([...eliminate(3, [nothing], { keep: 1 })!.order]).toEqual([0, 1]);
@@ -327,7 +331,14 @@ describe('selection', () => {
 
   test('highest takes the lower of equals, and as many of each group', () => {
     expect([...highest(Float64Array.of(1, 2, 2, 2), 2)]).toEqual([1, 2]);
-    expect([...highest(Float64Array.of(9, 8, 1, 2), 2, 2)]).toEqual([0, 3]);
+    const limits = {
+      blocks: [
+        [0, 1],
+        [2, 3],
+      ],
+    };
+    expect([...highest(Float64Array.of(9, 8, 1, 2), 2, limits)]).toEqual([0, 3]);
+    expect([...highest(Float64Array.of(9, 8, 1, 2), 2, { parts: [[2, 3]] })]).toEqual([0, 3]);
   });
 
   test('the middle one of three filters has the least distance', () => {

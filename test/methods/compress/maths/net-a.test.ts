@@ -17,6 +17,7 @@ describe('a whole network', () => {
     p50_udfc: (tensors) => pruneByNorm(tensors, 0.5, true),
     p30_gauss: (tensors) => compressNetA(tensors, { ratio: 0.3 }),
     p50_gauss: (tensors) => compressNetA(tensors, { ratio: 0.5 }),
+    p30_w4_gauss: (tensors) => compressNetA(tensors, { ratio: 0.3, bits: 4, refit: true }),
   };
 
   test.each(Object.entries(variants))('%s: same channels, same logits', async (name, compress) => {
@@ -26,17 +27,6 @@ describe('a whole network', () => {
     const got = await logitsOf(tensors);
     const worst = want.reduce((most, x, k) => Math.max(most, Math.abs(x - got[k])), 0);
     expect(worst).toBeLessThan(0.002);
-  });
-
-  test('p30_w4_gauss: same channels, logits much nearer than rounding to nearest gives', async () => {
-    const options = { ratio: 0.3, bits: 4, refit: true };
-    const { tensors, kept } = compressNetA(await readTensors('netA.onnx'), options);
-    expect(kept).toEqual(goldenKept('p30_w4_gauss'));
-    const want = readFloat32('netA.p30_w4_gauss.logits.npy').data;
-    const got = await logitsOf(tensors);
-    const worst = want.reduce((most, x, k) => Math.max(most, Math.abs(x - got[k])), 0);
-    // 0.64 with rounding to nearest instead of GPTQ, 1.7 with one layer's refit left out.
-    expect(worst).toBeLessThan(0.25);
   });
 
   test('p50_gauss: same weights to float32', async () => {

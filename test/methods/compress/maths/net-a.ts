@@ -166,7 +166,7 @@ export function compressNetA(tensors: Tensors, { ratio, bits, refit }: Compressi
         taps: tapCorrelation(layer.filters, step.r),
       };
       const scales = leastSquaresScales(weights, outputs, bits);
-      weights = dequantize(gptq(weights, hessian, { bits, scales })!);
+      weights = dequantize(gptq(weights, hessian, { bits, scales, tapDamping: 0.01 })!);
     }
     const rows = rowsOf(weights, width, keep);
     const compressed = compressedStep(

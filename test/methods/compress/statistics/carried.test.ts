@@ -1,3 +1,4 @@
+import type { Step } from '../../../../src/methods/compress/maths/gaussian-step.js';
 import { range } from '../../../../src/methods/compress/maths/mixing.js';
 import { measureMoments } from '../../../../src/methods/compress/statistics/measured.js';
 import { droppedMoments } from '../../../../src/methods/compress/statistics/signals.js';
@@ -218,6 +219,23 @@ describe('where moments are lost', () => {
     expect(input.original).toBe(measured.get('v'));
     expect(input.original.mean.reduce((a, b) => a + b)).toBeCloseTo(1, 5);
   });
+});
+
+test('walks that share their steps see the same', async () => {
+  const source = simple(
+    [node('Conv', ['x', 'a'], ['u']), node('Relu', ['u'], ['v']), node('Conv', ['v', 'b'], ['z'])],
+    [parameter('a', [4, 3, 1, 1], 1), parameter('b', [2, 4, 1, 1], 2)],
+  );
+  const alone = await walk(source);
+  const steps = new Map<string, Step>();
+  const first = await walk(source, { steps });
+  expect([...steps.keys()]).toEqual(['u', 'z']);
+  const second = await walk(source, { steps });
+  for (const layer of ['a', 'b']) {
+    expect(second.get(layer)!.step).toBe(first.get(layer)!.step);
+    expect(second.get(layer)!.step).toEqual(alone.get(layer)!.step);
+    expect(second.get(layer)!.input).toEqual(alone.get(layer)!.input);
+  }
 });
 
 describe('the compressed network', () => {
