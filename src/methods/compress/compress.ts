@@ -88,10 +88,10 @@ async function readSource(
   return equalized ? readNetwork(equalized, calibration) : network;
 }
 
-/** Whether it has BatchNormalizations, or no convolutions to have them behind. */
+/** Whether half of the convolutions or more have a BatchNormalization behind them. */
 function isNormalized({ graph }: Network): boolean {
-  const ops = new Set(graph.root.graph.node.map(({ opType }) => opType));
-  return ops.has('BatchNormalization') || !ops.has('Conv');
+  const count = (op: string) => graph.root.graph.node.filter(({ opType }) => opType === op).length;
+  return 2 * count('BatchNormalization') >= count('Conv');
 }
 
 interface Repaired {

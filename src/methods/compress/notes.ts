@@ -1,13 +1,11 @@
 import type { StoredLayer } from './formats/layers.js';
 import type { CompressLayer } from './layers.js';
 import { type CompressParameters, formatOf } from './parameters.js';
-import type { RewrittenLayer } from './rewrite.js';
 
 export interface Facts {
   stored?: readonly StoredLayer[];
-  rewritten?: readonly RewrittenLayer[];
   calibrated?: boolean;
-  /** Whether convolutions have BatchNormalizations behind them. */
+  /** Whether most convolutions have BatchNormalizations behind them. */
   normalized?: boolean;
 }
 
@@ -26,15 +24,17 @@ export function notesOn(
   const kept = layers.filter((layer) => layer.kept && layer.kept !== 'ratio 0');
   for (const [reason, names] of byReason(kept.map(({ name, kept }) => [kept, name])))
     notes.push(`All channels stay, ${reason}: ${names}.`);
-  if (normalized === false && !calibrated && given.method === 'gauss')
-    notes.push(
-      'The model has no BatchNormalization, whose statistics repairs go by: exporters fold it into ' +
-        'convolutions. What comes of random inputs was used in its place, which is worse. Give unlabelled ' +
-        'examples with --calib, or export the model with its BatchNormalizations (torch.onnx.export with ' +
-        'training=TrainingMode.PRESERVE).',
-    );
   const format = formatOf(given);
-  if (layers.some(({ bits }) => bits !== undefined)) {
+  const rounds = layers.some(({ bits }) => bits !== undefined);
+  const goesByMoments = given.method === 'gauss' || (rounds && format === 'qdq');
+  if (normalized === false && !calibrated && goesByMoments)
+    notes.push(
+      'Few convolutions have a BatchNormalization behind them, whose statistics repairs and ranges of ' +
+        'activations go by: exporters fold it into the weights. What comes of random inputs was used in ' +
+        'its place, which is much worse. Give unlabelled examples with --calib, or export the model with ' +
+        'its BatchNormalizations (torch.onnx.export with training=TrainingMode.PRESERVE).',
+    );
+  if (rounds) {
     if (format === 'weight-only')
       notes.push(
         'weight-only saves bytes, not time: weights are made floats again in every run. The session ' +

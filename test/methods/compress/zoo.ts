@@ -1,6 +1,6 @@
 import { tensor as tensorAttribute } from '../../../src/graph/build.js';
 import type { ModelProto } from '../../../src/onnx/index.js';
-import { images, type Network, network } from '../../graph/channels/models.js';
+import { type Network, network } from '../../graph/channels/models.js';
 import { withFloats } from '../../graph/helpers.js';
 import { node } from '../../support/protos.js';
 import { randomized } from './support.js';
@@ -212,8 +212,6 @@ export const zoo: Record<string, () => ModelProto> = {
   'MatMul with Add and without': () => network(perceptron, flat),
   'Gemm with alpha and beta': () => network(scaledGemm, flat),
 };
-
-export { images };
 
 /** A network of the zoo, the same for the same seed. */
 export const member = (name: string, seed = 1): ModelProto => randomized(zoo[name](), seed);

@@ -196,7 +196,7 @@ function prefixed(graph: GraphProto, rename: (name: string) => string): GraphPro
     valueInfo: [],
     node: graph.node.map((node) => ({
       ...node,
-      name: `${PREFIX}${node.name}`,
+      name: node.name ? `${PREFIX}${node.name}` : '',
       input: node.input.map(rename),
       output: node.output.map(rename),
       attribute: node.attribute.map((a) => (a.g ? { ...a, g: prefixed(a.g, rename) } : a)),
