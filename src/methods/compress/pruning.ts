@@ -1,8 +1,8 @@
 import type { ChannelGroup } from '../../graph/channels/groups.js';
 import { keepChannels } from '../../graph/channels/slice.js';
 import type { ModelProto } from '../../onnx/index.js';
+import type { Part } from '../calibration/collect.js';
 import type { Context } from '../method.js';
-import type { Part } from '../sparsify/collect.js';
 import { KeptPositions, type Network, type Wish } from './network.js';
 import type { CompressParameters } from './parameters.js';
 import { selectChannels } from './selection.js';

@@ -8,11 +8,12 @@
  *
  * d, g, the Wanda scores and E are float32, rounded after each operation.
  */
+
+import type { InputStatistics } from '../calibration/statistics.js';
 import { CandidatePool } from './candidates.js';
 import type { LossGate } from './loss.js';
 import type { Pattern } from './pattern.js';
 import { inputNorms } from './scores.js';
-import type { InputStatistics } from './statistics.js';
 
 const { abs, fround } = Math;
 

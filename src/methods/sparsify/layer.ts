@@ -1,3 +1,4 @@
+import type { InputStatistics } from '../calibration/statistics.js';
 import type { DsnotOptions, RefinementTrace } from './dsnot.js';
 import { RowRefiner } from './dsnot.js';
 import { LossGate, type OutputLoss } from './loss.js';
@@ -6,7 +7,6 @@ import type { Pattern } from './pattern.js';
 import { patternMisfit } from './pattern.js';
 import type { Criterion } from './scores.js';
 import { rowScorer } from './scores.js';
-import type { InputStatistics } from './statistics.js';
 
 /** A layer y = x·Wᵀ whose rows are to be pruned, each to the same sparsity. */
 export interface LayerTask {

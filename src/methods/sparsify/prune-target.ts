@@ -1,18 +1,18 @@
 import { dataError, modelError } from '../../errors.js';
 import { maskEdit, readMatrix, replaceEdit, type WeightMatrix } from '../../graph/weight-matrix.js';
 import { tensorInfo } from '../../onnx/index.js';
-import { correctBias } from './bias.js';
-import { type Collected, concat, type Part } from './collect.js';
-import type { OutputError } from './output-meter.js';
-import { pruneOptions, type SparsifyParameters } from './parameters.js';
-import type { PlannedLayer, SparsifyLayer } from './plan.js';
-import { type PrunedLayer, type PruneTools, pruneLayer } from './prune.js';
+import { type Collected, concat, type Part } from '../calibration/collect.js';
 import {
   countNonFinite,
   countNonFiniteStatistics,
   type InputStatistics,
   StatisticsAccumulator,
-} from './statistics.js';
+} from '../calibration/statistics.js';
+import { correctBias } from './bias.js';
+import type { OutputError } from './output-meter.js';
+import { pruneOptions, type SparsifyParameters } from './parameters.js';
+import type { PlannedLayer, SparsifyLayer } from './plan.js';
+import { type PrunedLayer, type PruneTools, pruneLayer } from './prune.js';
 import type { Target } from './targets.js';
 
 /** Statistics by layer. Layers that read the same activation in the same way share them. */

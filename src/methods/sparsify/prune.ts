@@ -1,4 +1,5 @@
 import type { LinearAlgebra } from '../../runtime/linear-algebra.js';
+import type { InputStatistics } from '../calibration/statistics.js';
 import { type HessianFactor, inverseFactorDiagonal } from './cholesky.js';
 import { type DsnotOptions, StopCode } from './dsnot.js';
 import type { LayerTask } from './layer.js';
@@ -8,7 +9,6 @@ import type { Pattern } from './pattern.js';
 import type { RowPool } from './row-pool.js';
 import type { Criterion } from './scores.js';
 import { sparseGpt } from './sparsegpt.js';
-import type { InputStatistics } from './statistics.js';
 
 /** How the layers of one job are pruned. */
 export interface PruneOptions {

@@ -1,4 +1,4 @@
-import type { InputStatistics } from './statistics.js';
+import type { InputStatistics } from '../calibration/statistics.js';
 
 const { abs, fround } = Math;
 

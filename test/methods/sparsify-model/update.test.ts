@@ -1,11 +1,11 @@
 import type { Dataset } from '../../../src/data/index.js';
-import { factorHessian } from '../../../src/methods/sparsify/cholesky.js';
-import { parsePattern } from '../../../src/methods/sparsify/pattern.js';
-import { sparseGpt } from '../../../src/methods/sparsify/sparsegpt.js';
 import {
   reduceActivation,
   StatisticsAccumulator,
-} from '../../../src/methods/sparsify/statistics.js';
+} from '../../../src/methods/calibration/statistics.js';
+import { factorHessian } from '../../../src/methods/sparsify/cholesky.js';
+import { parsePattern } from '../../../src/methods/sparsify/pattern.js';
+import { sparseGpt } from '../../../src/methods/sparsify/sparsegpt.js';
 import { encodeModel, type Model, parseModel, serializeModel } from '../../../src/onnx/index.js';
 import { noise } from '../../graph/helpers.js';
 import { tokenRows } from '../../runtime/brute-force.js';

@@ -1,3 +1,8 @@
+import {
+  type InputStatistics,
+  reduceActivation,
+  StatisticsAccumulator,
+} from '../../../src/methods/calibration/statistics.js';
 import { factorHessian, inverseFactorDiagonal } from '../../../src/methods/sparsify/cholesky.js';
 import type { DsnotOptions } from '../../../src/methods/sparsify/dsnot.js';
 import type { LayerMask, LayerTask } from '../../../src/methods/sparsify/layer.js';
@@ -6,11 +11,6 @@ import { type Pattern, parsePattern } from '../../../src/methods/sparsify/patter
 import { RowPool } from '../../../src/methods/sparsify/row-pool.js';
 import type { Criterion } from '../../../src/methods/sparsify/scores.js';
 import { sparseGpt } from '../../../src/methods/sparsify/sparsegpt.js';
-import {
-  type InputStatistics,
-  reduceActivation,
-  StatisticsAccumulator,
-} from '../../../src/methods/sparsify/statistics.js';
 import { type GoldenCase, type GoldenMask, type GoldenTrace, goldenCases } from './golden.js';
 
 const pool = new RowPool(1);

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { parseNpyHeader } from '../../../src/data/npy.js';
-import type { InputStatistics } from '../../../src/methods/sparsify/statistics.js';
+import type { InputStatistics } from '../../../src/methods/calibration/statistics.js';
 
 const folder = new URL('../../../fixtures/golden/dsnot/', import.meta.url);
 

@@ -1,14 +1,14 @@
 import fc from 'fast-check';
 import {
+  reduceActivation,
+  StatisticsAccumulator,
+} from '../../../src/methods/calibration/statistics.js';
+import {
   type LayerMask,
   type LayerTask,
   maskRowRange,
 } from '../../../src/methods/sparsify/layer.js';
 import { LossGate, type OutputLoss } from '../../../src/methods/sparsify/loss.js';
-import {
-  reduceActivation,
-  StatisticsAccumulator,
-} from '../../../src/methods/sparsify/statistics.js';
 
 const tokens = 12;
 

@@ -4,7 +4,7 @@ import { modelInputs } from '../../../graph/interface.js';
 import type { Model, NodeProto } from '../../../onnx/index.js';
 import { openPart } from '../../../runtime/part.js';
 import { withSession } from '../../../runtime/session.js';
-import type { Part } from '../../sparsify/collect.js';
+import type { Part } from '../../calibration/collect.js';
 import { PREFIX, sideBySide } from './measured.js';
 
 /** A value that two networks have, with the channels that are left of it in the second. */

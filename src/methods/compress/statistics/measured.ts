@@ -11,8 +11,8 @@ import {
   type TensorProto,
 } from '../../../onnx/index.js';
 import type { Probe } from '../../../runtime/instrument.js';
+import { type Collected, collectStatistics, type Part } from '../../calibration/collect.js';
 import { submatrix } from '../../linalg/matrix.js';
-import { type Collected, collectStatistics, type Part } from '../../sparsify/collect.js';
 import { range } from '../maths/mixing.js';
 import type { Moments, Signal } from '../maths/moments.js';
 import type { LayerNode } from './layers.js';

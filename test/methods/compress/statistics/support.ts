@@ -3,13 +3,13 @@ import { inferTypes } from '../../../../src/autodiff/types.js';
 import { parseNpyHeader } from '../../../../src/data/npy.js';
 import type { Dataset, TensorData } from '../../../../src/data/types.js';
 import { Graph } from '../../../../src/graph/graph.js';
+import type { Part } from '../../../../src/methods/calibration/collect.js';
 import type { Shapes } from '../../../../src/methods/compress/statistics/layout.js';
 import {
   type LayerVisit,
   type PropagateOptions,
   propagate,
 } from '../../../../src/methods/compress/statistics/propagate.js';
-import type { Part } from '../../../../src/methods/sparsify/collect.js';
 import {
   Model,
   type ModelProto,

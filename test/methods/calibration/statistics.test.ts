@@ -1,12 +1,12 @@
 import fc from 'fast-check';
-import { factorHessian, inverseFactorDiagonal } from '../../../src/methods/sparsify/cholesky.js';
 import {
   countNonFinite,
   countNonFiniteStatistics,
   reduceActivation,
   StatisticsAccumulator,
-} from '../../../src/methods/sparsify/statistics.js';
-import { normals } from './random.js';
+} from '../../../src/methods/calibration/statistics.js';
+import { factorHessian, inverseFactorDiagonal } from '../../../src/methods/sparsify/cholesky.js';
+import { normals } from '../sparsify/random.js';
 
 const gram = { gram: true };
 
