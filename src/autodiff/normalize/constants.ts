@@ -1,4 +1,5 @@
 import { modelError } from '../../errors.js';
+import { mainGraph } from '../../graph/bodies.js';
 import { attribute, isStandard, opName } from '../../graph/nodes.js';
 import {
   type AttributeProto,
@@ -9,7 +10,6 @@ import {
   type NodeProto,
   type TensorProto,
 } from '../../onnx/index.js';
-import { mainGraph } from './bodies.js';
 import type { Origins } from './origins.js';
 
 /**

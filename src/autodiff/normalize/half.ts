@@ -1,3 +1,4 @@
+import { mainGraph, mapBodies, mapTensors } from '../../graph/bodies.js';
 import { isStandard } from '../../graph/nodes.js';
 import {
   type AttributeProto,
@@ -15,7 +16,6 @@ import {
   tensorInfo,
   type ValueInfoProto,
 } from '../../onnx/index.js';
-import { mainGraph, mapBodies, mapTensors } from './bodies.js';
 import type { Origins } from './origins.js';
 
 /** Tensors of up to this many elements are decoded at once: arguments of ops, which rules look at. */

@@ -1,3 +1,4 @@
+import { mainGraph, mapBodies, Names } from '../../graph/bodies.js';
 import { scopePath } from '../../graph/graph.js';
 import { attribute, isStandard, subgraphs } from '../../graph/nodes.js';
 import {
@@ -8,7 +9,6 @@ import {
   type TensorProto,
   tensorInfo,
 } from '../../onnx/index.js';
-import { mainGraph, mapBodies, Names } from './bodies.js';
 import type { Origins } from './origins.js';
 
 /**

@@ -1,3 +1,4 @@
+import { allGraphs, mainGraph, mapTensors } from '../../graph/bodies.js';
 import { inlineFunctions } from '../../graph/functions.js';
 import { removeDeadNodes } from '../../graph/topology.js';
 import {
@@ -13,7 +14,6 @@ import {
   type TensorProto,
   tensorInfo,
 } from '../../onnx/index.js';
-import { allGraphs, mainGraph, mapTensors } from './bodies.js';
 import { liftConstants } from './constants.js';
 import { expandFused } from './fused.js';
 import { toFloat32 } from './half.js';

@@ -1,4 +1,5 @@
 import { modelError } from '../../errors.js';
+import { allGraphs, mainGraph } from '../../graph/bodies.js';
 import { int, string } from '../../graph/build.js';
 import {
   attribute,
@@ -8,7 +9,6 @@ import {
   isStandard,
 } from '../../graph/nodes.js';
 import type { AttributeProto, ModelProto, NodeProto } from '../../onnx/index.js';
-import { allGraphs, mainGraph } from './bodies.js';
 import { type Expansion, type RewriteRule, rewriteNodes } from './rewrite.js';
 
 /** The oldest opset that gradients are written for. */

@@ -1,4 +1,5 @@
 import { modelError } from '../../errors.js';
+import { allGraphs, mainGraph, mapBodies, Names } from '../../graph/bodies.js';
 import { int, int64Tensor, ints, makeNode } from '../../graph/build.js';
 import { attribute, isStandard, opName } from '../../graph/nodes.js';
 import {
@@ -17,7 +18,6 @@ import {
   type TensorProto,
   tensorInfo,
 } from '../../onnx/index.js';
-import { allGraphs, mainGraph, mapBodies, Names } from './bodies.js';
 
 /** Says what stands in for a node, by adding nodes to `x`; one that adds none keeps the node. */
 export type RewriteRule = (x: Expansion) => void;

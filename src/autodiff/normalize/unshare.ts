@@ -1,3 +1,4 @@
+import { mainGraph, Names } from '../../graph/bodies.js';
 import { Constants, type ConstantUse } from '../../graph/constants.js';
 import { Graph } from '../../graph/graph.js';
 import {
@@ -9,7 +10,6 @@ import {
   type TensorProto,
   tensorInfo,
 } from '../../onnx/index.js';
-import { mainGraph, Names } from './bodies.js';
 import type { Origins } from './origins.js';
 
 /**

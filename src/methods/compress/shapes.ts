@@ -1,6 +1,6 @@
-import { mainGraph } from '../../autodiff/normalize/bodies.js';
 import { inferTypes } from '../../autodiff/types.js';
 import { batches, randomFeeds } from '../../data/index.js';
+import { mainGraph } from '../../graph/bodies.js';
 import { tensorType } from '../../graph/build.js';
 import type { Shapes } from '../../graph/channels/analysis.js';
 import { modelInputs } from '../../graph/interface.js';

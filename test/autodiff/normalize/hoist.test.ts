@@ -1,7 +1,7 @@
 import { Tensor } from 'onnxruntime-node';
-import { allGraphs } from '../../../src/autodiff/normalize/bodies.js';
 import { hoistBodyConstants } from '../../../src/autodiff/normalize/hoist.js';
 import { Origins } from '../../../src/autodiff/normalize/origins.js';
+import { allGraphs } from '../../../src/graph/bodies.js';
 import { branch, emptyGraph, makeNode, tensor } from '../../../src/graph/build.js';
 import type { GraphProto, ModelProto, NodeProto, TensorProto } from '../../../src/onnx/index.js';
 import { weight } from '../../support/protos.js';

@@ -2,8 +2,8 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { InferenceSession, type Tensor } from 'onnxruntime-node';
-import { allGraphs } from '../../../src/autodiff/normalize/bodies.js';
 import { fillValues, normalize } from '../../../src/autodiff/normalize/index.js';
+import { allGraphs } from '../../../src/graph/bodies.js';
 import { makeNode, tensor } from '../../../src/graph/build.js';
 import { isStandard } from '../../../src/graph/nodes.js';
 import {

@@ -1,4 +1,4 @@
-import { allGraphs, mainGraph, Names } from '../../../autodiff/normalize/bodies.js';
+import { allGraphs, mainGraph, Names } from '../../../graph/bodies.js';
 import { int, makeNode } from '../../../graph/build.js';
 import { Constants, type ConstantView, isView } from '../../../graph/constants.js';
 import { inlineFunctions } from '../../../graph/functions.js';

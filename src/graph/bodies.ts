@@ -1,9 +1,9 @@
-import { subgraphs } from '../../graph/nodes.js';
-import type { GraphProto, ModelProto, NodeProto, TensorProto } from '../../onnx/index.js';
+import type { GraphProto, ModelProto, NodeProto, TensorProto } from '../onnx/index.js';
+import { subgraphs } from './nodes.js';
 
 /** The main graph of a model that was read: `parseModel` refuses a file without one. */
 export function mainGraph(model: ModelProto): GraphProto {
-  if (!model.graph) throw new Error('a model without graph cannot be normalised');
+  if (!model.graph) throw new Error('a model that was read has a graph');
   return model.graph;
 }
 
