@@ -1,10 +1,11 @@
-// npm run demo: two small models 50 % and 60 % sparse, seven ways, and one made to forget a class.
+// npm run demo: two small models 50 % and 60 % sparse, seven ways, one made small, one made to forget a class.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { methods, operate } from '../dist/src/index.js';
 import { forgettingTable } from '../dist/src/report/forgetting.js';
+import { comparisonTable } from '../dist/src/report/operation.js';
 import { textTable } from '../dist/src/report/table.js';
 import { models, table } from './support/grid.js';
 
@@ -17,6 +18,17 @@ console.log('Calibrated on 128 examples, measured on others. No weight was train
 const fixture = (name) => fileURLToPath(new URL(`../fixtures/${name}`, import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'resect-demo-'));
 try {
+  const small = await operate({
+    method: methods.compress,
+    parameters: { ratio: 0.3, bits: 8 },
+    model: fixture('vgg7/vgg7.onnx'),
+    output: join(folder, 'small.onnx'),
+    eval: fixture('vgg7/test.yaml'),
+    threads: 1,
+  });
+  console.log('30 % of the channels removed and the rest made int8, without any data\n');
+  console.log(`${textTable(comparisonTable(small.comparison, small.macs))}\n`);
+
   const { comparison, notes } = await operate({
     method: methods.ssd,
     parameters: { alpha: 'auto' },
@@ -35,4 +47,4 @@ try {
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }
-console.log('Try it on your own model: npx resect sparsify --help, npx resect unlearn ssd --help');
+console.log('Try it on your own model: npx resect sparsify --help (or compress, unlearn ssd)');

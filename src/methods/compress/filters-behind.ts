@@ -80,16 +80,10 @@ export class FilterTrace {
     const before = parts?.length === 1 ? parts[0] : undefined;
     const channels = behind.affine.scale.length;
     if (before?.affine.scale.length !== channels) return undefined;
-    const { filters, affine } = behind;
-    const taps = filters.length / channels;
-    const shift = affine.shift.map((own, i) => {
-      const sum = filters.subarray(i * taps, (i + 1) * taps).reduce((a, b) => a + b, 0);
-      return own + affine.scale[i] * sum * before.affine.shift[i];
-    });
     return [
       {
-        filters: kronecker(filters, before.filters, before.affine.scale),
-        affine: { scale: affine.scale, shift },
+        filters: kronecker(behind.filters, before.filters, before.affine.scale),
+        affine: behind.affine,
         groups: before.groups,
       },
     ];

@@ -43,7 +43,9 @@ export function notesOn(
     if (format === 'float')
       notes.push('float stores rounded weights as floats: neither smaller nor faster, for study.');
     const floats = stored.filter(({ integer }) => integer === false);
-    for (const [reason, names] of byReason(floats.map(({ name, reason }) => [reason, name])))
+    const alike = (reason = '') =>
+      /^no range of .* is known$/.test(reason) ? 'the range of their input is not known' : reason;
+    for (const [reason, names] of byReason(floats.map(({ name, reason }) => [alike(reason), name])))
       notes.push(`Computed in floats, ${reason}: ${names}.`);
   }
   return notes;
