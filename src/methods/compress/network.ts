@@ -73,7 +73,7 @@ export function wishes(
       const blocks = group.blocks?.length ?? 1;
       const keep = keptCount(group.channels, { ratio: own, align, groups: blocks });
       if (keep === group.channels)
-        return [group, { reason: `a multiple of ${align} (--align) keeps all ${keep}` }];
+        return [group, { reason: `a multiple of ${align} (--align) keeps them all` }];
       return [group, { keep }];
     }),
   );
