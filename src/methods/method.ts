@@ -53,7 +53,7 @@ export interface Surgery<L extends LayerReport = LayerReport> {
   changedTensors: string[];
   /** What the user should know: fallbacks, choices made on their behalf, limits. */
   notes: string[];
-  /** Multiply-accumulates of one example, where the method changes them and shapes are known. */
+  /** Multiply-accumulates of one example in the layers whose shapes are known, where they change. */
   macs?: { before: number; after: number };
 }
 

@@ -191,10 +191,12 @@ async function report(
         now?.macs !== undefined && { macs: { before: old.macs, after: now.macs } }),
     };
   });
-  const sum = (of: ReturnType<typeof costs>) =>
-    [...of.values()].reduce((total, { macs = Number.NaN }) => total + macs, 0);
-  const macs = { before: sum(costsBefore), after: sum(costsAfter) };
-  return { layers, ...(Number.isFinite(macs.before + macs.after) && { macs }) };
+  const known = layers.flatMap((layer) => (layer.macs ? [layer.macs] : []));
+  const sum = (key: 'before' | 'after') => known.reduce((total, macs) => total + macs[key], 0);
+  return {
+    layers,
+    ...(known.length > 0 && { macs: { before: sum('before'), after: sum('after') } }),
+  };
 }
 
 async function measuredErrors(

@@ -48,7 +48,12 @@ export const columns: LayerColumn<CompressLayer>[] = [
     header: 'error',
     value: ({ predictedError, measuredError }) => short(measuredError ?? predictedError),
   },
-  { header: 'predicted', wide: true, value: ({ predictedError }) => short(predictedError) },
+  {
+    header: 'predicted',
+    wide: true,
+    value: ({ predictedError, measuredError }) =>
+      measuredError === undefined ? '' : short(predictedError),
+  },
   { header: 'MMACs', wide: true, value: ({ macs }) => (macs ? changed(macs, million) : '') },
   { header: 'condition', wide: true, value: ({ condition }) => short(condition) },
   { header: 'ridge', wide: true, value: ({ ridge }) => short(ridge) },
