@@ -122,6 +122,10 @@ export function absoluteDrops(gates: Gates): Record<string, number> {
   return Object.fromEntries(drops.flatMap((d) => (d.relative ? [] : [[d.metric, d.value]])));
 }
 
+/** Bytes that `--max-size` allows, of an original of `before` bytes; undefined when it is not given. */
+export const sizeLimit = ({ maxSize }: Gates, before: number): number | undefined =>
+  maxSize === undefined ? undefined : parseSize(maxSize, before);
+
 function split(flag: string, gate: string): { metric: string; value: number; relative: boolean } {
   const match = /^([A-Za-z0-9]+)=([0-9.eE+-]+)(%?)$/.exec(gate);
   const value = Number(match?.[2]);

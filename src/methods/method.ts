@@ -26,6 +26,8 @@ export interface Context {
   test?: TaskData;
   /** How much worse a metric may get, as the user's gates say. */
   maxDrop?: Readonly<Record<string, number>>;
+  /** How large the file may get, in bytes, as the user's gates say. */
+  maxBytes?: number;
   /** Whether a layer, by name, is among those that the user chose. */
   selects: (layer: string) => boolean;
   /** Files that its parameters name may be replaced. */

@@ -9,6 +9,7 @@ import {
   checkGates,
   type GateResult,
   type Gates,
+  sizeLimit,
   validateGates,
 } from '../evaluate/gates.js';
 import { measureSize } from '../evaluate/measure.js';
@@ -163,6 +164,7 @@ export async function operate<S extends z.ZodObject>(
       ...(evalData && { test: everything(evalData, task) }),
       ...sets,
       maxDrop: absoluteDrops(gates),
+      maxBytes: sizeLimit(gates, model.sizeBytes),
       selects,
       force: request.force,
       threads,

@@ -1,10 +1,6 @@
 /** As few bits for each layer as an allowed loss leaves room for. */
-import { usageError } from '../../errors.js';
-import { evaluateModels } from '../../evaluate/evaluate.js';
-import { higherIsBetter, type Metrics } from '../../evaluate/metrics.js';
 import type { Model } from '../../onnx/index.js';
-import { openPart } from '../../runtime/part.js';
-import { withSession } from '../../runtime/session.js';
+import { keepsWithin, mostSteps, searchData } from '../drop-search.js';
 import { layerRule } from '../layer-globs.js';
 import type { Context } from '../method.js';
 import { type BitsOf, edgesOf } from './bits.js';
@@ -29,22 +25,6 @@ interface Step {
   /** What it adds to the expected relative error of outputs, and saves in bytes. */
   error: number;
   bytes: number;
-}
-
-/**
- * Refuses a search that has nothing to go by, before any work is done.
- * @throws {ResectError} exit 2
- */
-export function refuseBitSearch({ maxDrop, test, calibration }: Context): void {
-  if (Object.keys(maxDrop ?? {}).length === 0)
-    throw usageError('--bits auto needs to know what may be lost.', {
-      expected: '--max-drop METRIC=AMOUNT, e.g. accuracy=0.01',
-      hint: 'A share of the original, such as 5%, is checked in the end but not searched by.',
-    });
-  if (!test && !calibration)
-    throw usageError('--bits auto has no data to measure a loss on.', {
-      expected: '--eval DATA, or --calib DATA and a metric such as cosine=0.01',
-    });
 }
 
 /**
@@ -74,17 +54,10 @@ export async function searchBits(
     context.progress('bits', tried++, Math.ceil(Math.log2(steps.length + 1)) + 1);
     return keepsWithin(network.model, await make(after(count)), context);
   };
-  let [low, high] = [0, steps.length];
-  if (steps.length > 0 && (await holds(steps.length))) low = high;
-  while (high - low > 1) {
-    const middle = Math.floor((low + high) / 2);
-    if (await holds(middle)) low = middle;
-    else high = middle;
-  }
+  const low = await mostSteps(steps.length, holds);
   const saved = steps.slice(0, low).reduce((sum, { bytes }) => sum + bytes, 0);
-  const data = context.test ? 'the evaluation data: measure once more on other data' : '--calib';
   const note =
-    `Bits were chosen in ${tried} ${tried === 1 ? 'trial' : 'trials'} on ${data}. ${low} of ${steps.length} steps to fewer ` +
+    `Bits were chosen in ${tried} ${tried === 1 ? 'trial' : 'trials'} on ${searchData(context)}. ${low} of ${steps.length} steps to fewer ` +
     `bits keep within --max-drop, and save ${(saved / 1e3).toFixed(0)} kB.`;
   return { bitsOf: after(low), note };
 }
@@ -164,42 +137,3 @@ function roundingError(
 
 const secondMoments = ({ mean, covariance }: Moments): Float64Array =>
   mean.map((m, i) => m * m + covariance[i * (mean.length + 1)]);
-
-/** Whether no metric of `maxDrop` gets worse than it says. */
-async function keepsWithin(
-  original: Model,
-  made: Model,
-  { test, calibration, maxDrop = {}, threads }: Context,
-): Promise<boolean> {
-  const data = test ?? calibration;
-  if (!data) throw new Error('a search without data');
-  const task = test?.task ?? 'none';
-  const { dataset, indices } = data;
-  const [first, second] = await Promise.all(
-    [original, made].map((model) => openPart(model, model.proto)),
-  );
-  const { metrics, fidelity } = await withSession(
-    first.bytes,
-    { threads, folder: first.folder },
-    (reference) =>
-      withSession(second.bytes, { threads, folder: second.folder }, (candidate) =>
-        evaluateModels([reference, candidate], { kind: 'data', dataset, indices }, { task }),
-      ),
-  );
-  const [before = {}, after = {}] = metrics;
-  return Object.entries(maxDrop).every(
-    ([metric, allowed]) => worseBy(metric, before, { ...fidelity[0], ...after }) <= allowed,
-  );
-}
-
-function worseBy(metric: string, before: Metrics, after: Metrics): number {
-  if (!Object.hasOwn(after, metric))
-    throw usageError('--max-drop names a metric that was not measured.', {
-      expected: Object.keys(after).join(', '),
-      got: metric,
-      hint: 'Give labelled data with --eval, or choose another metric.',
-    });
-  // Outputs are compared with the original's, which are perfect.
-  const ideal = higherIsBetter[metric] ? 1 : 0;
-  return (higherIsBetter[metric] ? 1 : -1) * ((before[metric] ?? ideal) - after[metric]);
-}

@@ -1,9 +1,10 @@
 import { layerCosts } from '../../graph/channels/macs.js';
 import { Graph } from '../../graph/graph.js';
 import { Model, type NodeProto } from '../../onnx/index.js';
+import { refuseDropSearch } from '../drop-search.js';
 import type { Context, Surgery } from '../method.js';
 import { type BitsOf, givenBits } from './bits.js';
-import { refuseBitSearch, searchBits } from './bits-search.js';
+import { searchBits } from './bits-search.js';
 import { equalizeLayers } from './equalize-layers.js';
 import type { StoredLayer } from './formats/layers.js';
 import { refuseQuantized } from './formats/refuse-quantized.js';
@@ -28,7 +29,7 @@ export async function compressModel(
   context: Context,
 ): Promise<Surgery<CompressLayer>> {
   refuseQuantized(model.proto);
-  if (given.bits === 'auto') refuseBitSearch(context);
+  if (given.bits === 'auto') refuseDropSearch('--bits auto', context);
   const network = await readSource(model, given, context);
   checkRules(network, given);
   const wanted = wishes(network, given, context.selects);

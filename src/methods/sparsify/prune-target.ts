@@ -8,12 +8,12 @@ import {
   type InputStatistics,
   StatisticsAccumulator,
 } from '../calibration/statistics.js';
+import type { Target } from '../calibration/targets.js';
 import { correctBias } from './bias.js';
 import type { OutputError } from './output-meter.js';
 import { pruneOptions, type SparsifyParameters } from './parameters.js';
 import type { PlannedLayer, SparsifyLayer } from './plan.js';
 import { type PrunedLayer, type PruneTools, pruneLayer } from './prune.js';
-import type { Target } from './targets.js';
 
 /** Statistics by layer. Layers that read the same activation in the same way share them. */
 export type CollectedByLayer = Map<PlannedLayer, Collected | undefined>;
@@ -26,7 +26,7 @@ export interface Tools extends PruneTools {
 /** Prunes one stored tensor, writes its layers' reports, and returns the changes to make. */
 export async function pruneTarget(
   { model, proto }: Pick<Part, 'model' | 'proto'>,
-  target: Target,
+  target: Target<PlannedLayer>,
   given: SparsifyParameters,
   tools: Tools,
   collected: CollectedByLayer,

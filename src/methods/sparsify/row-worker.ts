@@ -1,15 +1,14 @@
+import type { Rows } from '../row-workers.js';
 import type { LayerMask, LayerTask } from './layer.js';
 import { maskRowRange } from './layer.js';
 
 /** A share of a layer. Weights, mask and trace are views of shared memory. */
-export interface RowRange {
+interface Share extends Rows {
   task: LayerTask;
   result: LayerMask;
-  from: number;
-  to: number;
 }
 
 /** Worker entry of `RowPool`. */
-export default function maskRange({ task, result, from, to }: RowRange): void {
+export default function maskRange({ task, result, from, to }: Share): void {
   maskRowRange(task, result, from, to);
 }

@@ -1,18 +1,17 @@
 import { modelError } from '../../errors.js';
 import type { Graph } from '../../graph/graph.js';
 import type { Model } from '../../onnx/index.js';
-import type { Probe } from '../../runtime/instrument.js';
 import { LinearAlgebra } from '../../runtime/linear-algebra.js';
-import { type Boundary, collectStatistics, type Part, propagate } from '../calibration/collect.js';
+import { type Boundary, type Part, propagate } from '../calibration/collect.js';
+import { collectTargets, toSegments, toTargets, withinBudget } from '../calibration/targets.js';
 import type { Context, Surgery } from '../method.js';
+import { rememberLast } from '../remember.js';
 import { factorHessian } from './cholesky.js';
 import type { SparsifyParameters } from './parameters.js';
 import type { PlannedLayer, SparsifyLayer } from './plan.js';
-import { type CollectedByLayer, pruneTarget, type Tools } from './prune-target.js';
-import { rememberLast } from './remember.js';
+import { pruneTarget, type Tools } from './prune-target.js';
 import { RowPool } from './row-pool.js';
 import { storeSparse } from './sparse-store.js';
-import { type Target, toSegments, toTargets, withinBudget } from './targets.js';
 
 /** Below this many weights in a layer, starting worker threads costs more than it saves. */
 const worthWorkers = 1 << 18;
@@ -32,6 +31,7 @@ export async function sparsifyModel(
   const proto = graph.model;
   const targets = toTargets(planned);
   const notes: string[] = [];
+  const wantsGram = () => given.init === 'sparsegpt';
   const large = targets.some(({ weight }) => weight.rows * weight.cols >= worthWorkers);
   const tools: Tools = {
     pool: new RowPool(large ? threads : 1),
@@ -61,8 +61,8 @@ export async function sparsifyModel(
         };
         const changes: (() => void)[] = [];
         const own = targets.filter((t) => segment.layers.includes(t.planned[0].layer));
-        for (const group of withinBudget(own, given)) {
-          const collected = await collectTargets(part, group, given);
+        for (const group of withinBudget(own, wantsGram)) {
+          const collected = await collectTargets(part, group, wantsGram);
           for (const [k, target] of group.entries()) {
             context.progress(stage('prune'), k, group.length);
             changes.push(...(await pruneTarget({ model, proto }, target, given, tools, collected)));
@@ -107,41 +107,4 @@ export async function sparsifyModel(
     'zeros make a model smaller to compress and ship, not faster: the CPU kernels of ONNX Runtime multiply by them. In float32, --store sparse makes the file itself smaller above 67 % zeros',
   );
   return { layers, changedTensors, notes };
-}
-
-/** What each layer's input looks like on the calibration data. */
-async function collectTargets(
-  part: Part,
-  targets: Target[],
-  given: SparsifyParameters,
-): Promise<CollectedByLayer> {
-  const probes = new Map<string, Probe>();
-  const keys = new Map<PlannedLayer, string>();
-  for (const entry of targets.flatMap((t) => t.planned)) {
-    const { scope, input, layout, weight } = entry.layer;
-    if (!layout || !weight) continue;
-    const geometry =
-      layout.kind === 'axis'
-        ? layout.axis
-        : layout.node.attribute.map(({ name, i, ints, s }) => [
-            name,
-            String(i),
-            ints?.map(String),
-            s?.toString(),
-          ]);
-    const key = JSON.stringify([scope.path, input, weight.cols, weight.groups, geometry]);
-    keys.set(entry, key);
-    if (probes.has(key)) continue;
-    probes.set(key, {
-      scope,
-      value: input,
-      layout,
-      features: weight.cols * weight.groups,
-      groups: weight.groups,
-      gram: given.init === 'sparsegpt',
-    });
-  }
-  const results = await collectStatistics(part, [...probes.values()]);
-  const byKey = new Map([...probes.keys()].map((key, i) => [key, results[i]]));
-  return new Map([...keys].map(([entry, key]) => [entry, byKey.get(key)]));
 }

@@ -21,14 +21,18 @@ export interface Folded {
  * Folds every BatchNormalization into the Conv, ConvTranspose or Gemm in front of it, where nothing
  * else reads that one's output, in place: W' = a·W, b' = a·b + β - a·mean with a = γ/√(var + ε), in
  * float64 and rounded once. A weight keeps its name if only this layer reads it.
+ * @param chooses which layers; all by default
  * @throws {ResectError} exit 5 and 7 when a parameter cannot be read
  */
-export async function foldBatchNorm(model: Model): Promise<Folded[]> {
+export async function foldBatchNorm(
+  model: Model,
+  chooses: (layer: WeightLayer) => boolean = () => true,
+): Promise<Folded[]> {
   const workspace = new Workspace(model);
   const replaced = new Map<NodeProto, NodeProto[]>();
   const folded: Folded[] = [];
   for (const layer of weightLayers(workspace).layers) {
-    const norm = foldable(workspace, layer);
+    const norm = chooses(layer) ? foldable(workspace, layer) : undefined;
     if (!norm) continue;
     const made = await fold(workspace, layer, norm);
     replaced.set(layer.node, [made.node]).set(norm, []);
