@@ -1,11 +1,11 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { allGraphs, mainGraph } from '../../../graph/bodies.js';
 import { intAttribute, opName } from '../../../graph/nodes.js';
-import { type ModelProto, type NodeProto, readModel } from '../../../onnx/index.js';
+import { type ModelProto, type NodeProto, parseModel } from '../../../onnx/index.js';
 import { type SessionOptions, withSession } from '../../../runtime/session.js';
-import type { Kernel, StoredTernary } from './layers.js';
+import type { Kernel, StoredCodes } from './layers.js';
 
 /** How ONNX Runtime computes a layer. */
 export interface LayerKernel {
@@ -36,14 +36,15 @@ const integerOps = new Set([
  */
 export async function checkKernels(
   model: string | Uint8Array,
-  layers: readonly StoredTernary[],
+  layers: readonly StoredCodes[],
   options: Pick<SessionOptions, 'folder' | 'optimization'> = {},
 ): Promise<LayerKernel[]> {
   const folder = await mkdtemp(join(tmpdir(), 'resect-kernels-'));
   try {
     const saveOptimized = join(folder, 'optimized.onnx');
     await withSession(model, { ...options, threads: 1, saveOptimized }, async () => {});
-    const { proto } = await readModel(saveOptimized);
+    // Without a path: weights that it leaves in other files are of no interest.
+    const { proto } = parseModel(await readFile(saveOptimized));
     const readers = readersOf(proto);
     return layers.flatMap(({ name, kernel, values }) => {
       if (!kernel || !values) return [];
@@ -84,6 +85,11 @@ const problems: Record<Kernel, (readers: NodeProto[]) => string | undefined> = {
     readers.length > 0 && readers.every((node) => integerOps.has(opName(node)))
       ? undefined
       : 'it is no product of integers',
+  // It may read a copy in another layout, with a name of its own.
+  QLinearConv: (readers) =>
+    readers.every((node) => node.opType === 'QLinearConv')
+      ? undefined
+      : 'it is no convolution of integers',
   // Convolutions may read a copy in another layout, with a name of its own.
   float: (readers) =>
     readers.some((node) => opName(node) === 'DequantizeLinear')

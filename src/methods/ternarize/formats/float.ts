@@ -2,7 +2,7 @@ import { replaceEdit } from '../../../graph/weight-matrix.js';
 import type { Model, TensorProto } from '../../../onnx/index.js';
 import { decodeRow } from '../maths/codes.js';
 import { keepOp } from './bias.js';
-import { type ChooseCodes, replaceLayers, type StoredTernary } from './layers.js';
+import { type ChooseCodes, replaceLayers, type StoredCodes } from './layers.js';
 
 /**
  * Stores what codes and scales stand for as the floats that weights were, to study what it costs: the
@@ -11,7 +11,7 @@ import { type ChooseCodes, replaceLayers, type StoredTernary } from './layers.js
  * @returns each layer, in file order
  * @throws {ResectError} exit 5 for ops without an equal in the opset
  */
-export const storeFloats = (model: Model, choose: ChooseCodes): Promise<StoredTernary[]> =>
+export const storeFloats = (model: Model, choose: ChooseCodes): Promise<StoredCodes[]> =>
   replaceLayers(model, choose, (workspace) => {
     const stored = new Set<TensorProto>();
     return async (layer, { codes, bias }) => {

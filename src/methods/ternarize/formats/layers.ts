@@ -7,9 +7,11 @@ import type { LayerReport } from '../../method.js';
 import type { LayerCodes } from '../maths/codes.js';
 
 /** What stands in a layer's place. */
-export interface TernaryLayer {
-  /** Of the weight as `WeightLayer.weight` has it, [outputs, inputs]: codes -2 to 1. */
+export interface CodedLayer {
+  /** Of the weight as `WeightLayer.weight` has it, [outputs, inputs]. */
   codes: Omit<LayerCodes, 'shared'>;
+  /** What the codes span: -2 to 1, -8 to 7 or -128 to 127. Default: 2. */
+  bits?: 2 | 4 | 8;
   /** [outputs], added to what the layer puts out. */
   bias?: Float32Array;
 }
@@ -17,16 +19,16 @@ export interface TernaryLayer {
 /** Says what a layer becomes; undefined leaves it as it is. Asked once for each layer, in file order. */
 export type ChooseCodes = (
   layer: WeightLayer,
-) => TernaryLayer | undefined | Promise<TernaryLayer | undefined>;
+) => CodedLayer | undefined | Promise<CodedLayer | undefined>;
 
 /**
  * What computes a layer's product: MatMulNBits on packed weights, MatMulInteger or what ONNX Runtime
- * fuses it to, or the float op that it was, on weights that a runtime unpacks once at load.
+ * fuses it to, QLinearConv from what stands around a Conv, or the float op that it was, on weights that a runtime unpacks once at load.
  */
-export type Kernel = 'MatMulNBits' | 'MatMulInteger' | 'float';
+export type Kernel = 'MatMulNBits' | 'MatMulInteger' | 'QLinearConv' | 'float';
 
 /** What became of a layer. */
-export interface StoredTernary extends LayerReport {
+export interface StoredCodes extends LayerReport {
   kernel?: Kernel;
   /** Codes and scales as they are stored; 0 where the layer before that shares them counts them. */
   bytes?: number;
@@ -37,10 +39,10 @@ export interface StoredTernary extends LayerReport {
 /** A layer's replacement: nodes in place of nodes, and what to report of it. */
 export interface WrittenLayer {
   replaced: [NodeProto, NodeProto[]][];
-  report: Pick<StoredTernary, 'kernel' | 'bytes' | 'values' | 'reason'>;
+  report: Pick<StoredCodes, 'kernel' | 'bytes' | 'values' | 'reason'>;
 }
 
-export type WriteLayer = (layer: WeightLayer, ternary: TernaryLayer) => Promise<WrittenLayer>;
+export type WriteLayer = (layer: WeightLayer, ternary: CodedLayer) => Promise<WrittenLayer>;
 
 /**
  * Brings the model to opset 13 and replaces its layers, in memory.
@@ -52,12 +54,12 @@ export async function replaceLayers(
   model: Model,
   choose: ChooseCodes,
   writer: (workspace: Workspace) => WriteLayer,
-): Promise<StoredTernary[]> {
+): Promise<StoredCodes[]> {
   requireOpset(model, 13);
   const workspace = new Workspace(model);
   const { layers, skipped } = weightLayers(workspace);
   const write = writer(workspace);
-  const reports: StoredTernary[] = [];
+  const reports: StoredCodes[] = [];
   const replaced = new Map<NodeProto, NodeProto[]>();
   for (const layer of layers) {
     const { name, op, shape } = layer;
@@ -82,7 +84,7 @@ function refusal({ op, weight }: WeightLayer): string | undefined {
   return dtype === 'float32' ? undefined : `computes in ${dtype}`;
 }
 
-function checkSizes({ name, weight }: WeightLayer, { codes, bias }: TernaryLayer): void {
+function checkSizes({ name, weight }: WeightLayer, { codes, bias }: CodedLayer): void {
   const { rows, cols, group, groups } = codes;
   const fits =
     rows === weight.rows &&
@@ -95,7 +97,7 @@ function checkSizes({ name, weight }: WeightLayer, { codes, bias }: TernaryLayer
 }
 
 /** @throws {ResectError} exit 2 when codes have offsets, which no packed format has room for */
-export function refuseOffsets({ name }: WeightLayer, { codes }: TernaryLayer): void {
+export function refuseOffsets({ name }: WeightLayer, { codes }: CodedLayer): void {
   if (!codes.offsets) return;
   throw usageError('Asymmetric codes cannot be packed.', {
     where: `layer ${name}`,

@@ -5,16 +5,17 @@ import type { Workspace } from '../../compress/formats/workspace.js';
 import { gatherAddition, scaledRest, storeBias, without } from './bias.js';
 import {
   type ChooseCodes,
+  type CodedLayer,
   refuseOffsets,
   replaceLayers,
-  type StoredTernary,
-  type TernaryLayer,
+  type StoredCodes,
   type WriteLayer,
   type WrittenLayer,
 } from './layers.js';
-import { fourBits, packCodes, twoBits } from './pack.js';
+import { packCodes, packingOf, trits } from './pack.js';
 import { foldFactor, productFactor, productProblem } from './product.js';
 import { floatWriter } from './standard.js';
+import { TritArchive } from './trit-archive.js';
 import { PackedStore, sameNumbers } from './unpack.js';
 
 /** Where MatMulNBits is, and its version. */
@@ -27,8 +28,10 @@ const int8Activations = 4;
 const blockSizes = [128, 64, 32];
 
 export interface BlockOptions {
-  /** 2 needs ONNX Runtime 1.29 to be fast; before that it knows only 4. */
+  /** At least. 2 needs ONNX Runtime 1.29 to be fast; before that it knows only 4 and 8. */
   bits: 2 | 4;
+  /** Ternary codes are stored five to a byte, and become blocks of 2 bits when the model is loaded. */
+  pack?: 'trits';
 }
 
 /**
@@ -41,9 +44,11 @@ export interface BlockOptions {
 export async function storeBlocks(
   model: Model,
   choose: ChooseCodes,
-  { bits }: BlockOptions,
-): Promise<StoredTernary[]> {
-  const reports = await replaceLayers(model, choose, (workspace) => blockWriter(workspace, bits));
+  options: BlockOptions,
+): Promise<StoredCodes[]> {
+  const reports = await replaceLayers(model, choose, (workspace) =>
+    blockWriter(workspace, options),
+  );
   const { proto } = model;
   const imported = proto.opsetImport.some(({ domain }) => domain === contrib.domain);
   if (!imported && reports.some(({ kernel }) => kernel === 'MatMulNBits'))
@@ -55,15 +60,15 @@ export async function storeBlocks(
  * The weights of a MatMulNBits block: the largest size that no block of which has codes of two groups,
  * and no larger than a row asks for. Undefined when there is none.
  */
-export function blockSize({ cols, group, groups }: TernaryLayer['codes']): number | undefined {
+export function blockSize({ cols, group, groups }: CodedLayer['codes']): number | undefined {
   if (groups > 1) return blockSizes.find((size) => group % size === 0);
   return blockSizes.findLast((size) => size >= cols) ?? blockSizes[0];
 }
 
-function blockWriter(workspace: Workspace, bits: BlockOptions['bits']): WriteLayer {
+function blockWriter(workspace: Workspace, options: BlockOptions): WriteLayer {
   const packed = new PackedStore(workspace);
   const writeFloats = floatWriter(workspace, packed);
-  const blocks = new BlockStore(workspace, bits);
+  const blocks = new BlockStore(workspace, options);
   return async (layer, ternary) => {
     refuseOffsets(layer, ternary);
     const block = blockSize(ternary.codes);
@@ -74,31 +79,32 @@ function blockWriter(workspace: Workspace, bits: BlockOptions['bits']): WriteLay
       const { replaced, report } = await writeFloats(layer, ternary);
       return { replaced, report: { ...report, reason } };
     }
-    return writeBlocks(workspace, layer, ternary, { blocks, block, bits });
+    return writeBlocks(workspace, layer, ternary, { blocks, block });
   };
 }
 
 async function writeBlocks(
   workspace: Workspace,
   layer: WeightLayer,
-  { codes, bias }: TernaryLayer,
-  { blocks, block, bits }: { blocks: BlockStore; block: number; bits: number },
+  coded: CodedLayer,
+  { blocks, block }: { blocks: BlockStore; block: number },
 ): Promise<WrittenLayer> {
   const { node } = layer;
+  const { codes, bias } = coded;
   const { vector, rest, absorbed, output } = await gatherAddition(workspace, layer, bias);
-  const stored = blocks.add(layer, codes, block);
+  const stored = blocks.add(layer, coded, block);
   const inputs = [node.input[0], stored.values.weight, stored.scales];
   if (vector) inputs.push('', '', storeBias(workspace, layer, vector));
   const product = rest ? workspace.names.fresh(`${output}_product`) : output;
   const attributes = [
     int('K', codes.cols),
     int('N', codes.rows),
-    int('bits', bits),
+    int('bits', stored.bits),
     int('block_size', block),
     int('accuracy_level', int8Activations),
   ];
   const made = makeNode('MatMulNBits', inputs, product, attributes, contrib.domain);
-  const nodes: NodeProto[] = [{ ...made, name: node.name || made.name }];
+  const nodes: NodeProto[] = [...stored.nodes, { ...made, name: node.name || made.name }];
   if (rest) {
     const added = scaledRest(workspace, rest);
     nodes.push(...added.nodes, makeNode('Add', [product, added.value], output));
@@ -111,7 +117,10 @@ async function writeBlocks(
 
 /** Weights of MatMulNBits. */
 interface Blocks {
+  /** What computes them at load; none where they are stored as they are read. */
+  nodes: NodeProto[];
   values: { codes: string; weight: string };
+  bits: 2 | 4 | 8;
   scales: string;
   bytes: number;
 }
@@ -122,35 +131,45 @@ class BlockStore {
     TensorProto,
     (Blocks & { packed: Uint8Array; factors: Float32Array; block: number })[]
   >();
+  readonly #archive: TritArchive | undefined;
 
   constructor(
     readonly workspace: Workspace,
-    readonly bits: BlockOptions['bits'],
-  ) {}
+    readonly options: BlockOptions,
+  ) {
+    if (options.pack) this.#archive = new TritArchive(workspace);
+  }
 
-  add(layer: WeightLayer, codes: TernaryLayer['codes'], block: number): Blocks {
+  add(layer: WeightLayer, { codes, bits: own = 2 }: CodedLayer, block: number): Blocks {
     const { rows, cols } = codes;
     const { tensor, source } = layer.weight.view;
     const perRow = Math.ceil(cols / block);
     const shape = { rows, cols, width: perRow * block };
-    const packed = packCodes(codes.codes, shape, this.bits === 2 ? twoBits : fourBits);
+    const archive = own === 2 && !codes.codes.includes(-2) ? this.#archive : undefined;
+    const bits = own > this.options.bits ? own : this.options.bits;
+    const packed = packCodes(codes.codes, shape, archive ? trits : packingOf[bits]);
     const factors = foldFactor(blockScales(codes, block), productFactor(layer));
     const known = this.#known.get(tensor) ?? [];
     this.#known.set(tensor, known);
     const equal = known.find(
       (k) => k.block === block && sameNumbers(k.packed, packed) && sameNumbers(k.factors, factors),
     );
-    if (equal) return { ...equal, bytes: 0 };
+    if (equal) return { ...equal, nodes: [], bytes: 0 };
 
     const { workspace } = this;
     const name = tensor.name || source.name;
-    const blockBytes = (block * this.bits) / 8;
-    const weight = workspace.store(`${name}_blocks`, 'uint8', [rows, perRow, blockBytes], packed);
+    const blockBytes = (block * bits) / 8;
+    const blocks = [rows, perRow, blockBytes];
+    const stored = archive
+      ? archive.add(name, packed, blocks)
+      : { nodes: [], ...same(workspace.store(`${name}_blocks`, 'uint8', blocks, packed)) };
     // Computed from one scale a row they would cost less, but where ONNX Runtime is told not to fold
     // constants, its kernels with int8 activations leave out scales that are not stored, silently.
     const scales = workspace.storeFloats(`${name}_scales`, factors, [rows, perRow]);
     const made = {
-      values: { codes: weight, weight },
+      nodes: stored.nodes,
+      values: stored.values,
+      bits,
       scales,
       bytes: packed.length + 4 * factors.length,
       packed,
@@ -162,9 +181,11 @@ class BlockStore {
   }
 }
 
+const same = (name: string) => ({ values: { codes: name, weight: name } });
+
 /** A scale for each block, [rows, blocks]. */
 function blockScales(
-  { rows, cols, group, groups, scales }: TernaryLayer['codes'],
+  { rows, cols, group, groups, scales }: CodedLayer['codes'],
   block: number,
 ): Float32Array {
   const perRow = Math.ceil(cols / block);

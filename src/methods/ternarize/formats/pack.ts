@@ -17,6 +17,12 @@ export const twoBits: Packing = { base: 4, perByte: 4, low: -2 };
 /** Two codes of {-8, ..., 7} to a byte: MatMulNBits with bits = 4 and its default zero point. */
 export const fourBits: Packing = { base: 16, perByte: 2, low: -8 };
 
+/** A code of {-128, ..., 127} to a byte: MatMulNBits with bits = 8 and its default zero point. */
+export const eightBits: Packing = { base: 256, perByte: 1, low: -128 };
+
+/** The packing of that many bits. */
+export const packingOf = { 2: twoBits, 4: fourBits, 8: eightBits };
+
 /** A matrix whose rows are packed one by one, each padded with codes 0 to `width`. */
 export interface PackedShape {
   rows: number;

@@ -1,31 +1,55 @@
 import { int, makeNode } from '../../../graph/build.js';
 import { dtypeCode, type Model, type NodeProto } from '../../../onnx/index.js';
-import type { WeightLayer } from '../../compress/formats/layers.js';
-import type { Workspace } from '../../compress/formats/workspace.js';
+import type { ActivationRanges } from '../../compress/formats/activation-ranges.js';
+import { type WeightLayer, weightLayers } from '../../compress/formats/layers.js';
+import { Workspace } from '../../compress/formats/workspace.js';
 import { gatherAddition, scaledRest, storeBias, without } from './bias.js';
 import {
   type ChooseCodes,
+  type CodedLayer,
   refuseOffsets,
   replaceLayers,
-  type StoredTernary,
-  type TernaryLayer,
+  type StoredCodes,
   type WriteLayer,
   type WrittenLayer,
 } from './layers.js';
 import { foldFactor, productFactor, productProblem } from './product.js';
+import { storeConvolutions } from './qdq-conv.js';
 import { floatWriter } from './standard.js';
 import { PackedStore } from './unpack.js';
 
 /**
  * Packs codes five to a byte, unpacked to int8 at load, and computes MatMul and Gemm in integers, with
  * activations rounded to 8 bits in each run: the fastest for many rows at once. It needs one scale for
- * each output; layers with more, and Conv, are written as `storePacked` writes them, and `reason` says
- * why. The model is edited in memory; it comes to opset 13.
+ * each output; layers with more are written as `storePacked` writes them, and `reason` says why. Conv
+ * needs ranges of activations to be computed in integers (`storeConvolutions`), and is written so without.
+ * The model is edited in memory; it comes to opset 13.
+ * @param ranges of activations, by value name
  * @returns each layer, in file order
  * @throws {ResectError} exit 5 for ops without an equal in the opset; 2 for codes with offsets
  */
-export const storeIntegers = (model: Model, choose: ChooseCodes): Promise<StoredTernary[]> =>
-  replaceLayers(model, choose, integerWriter);
+export async function storeIntegers(
+  model: Model,
+  choose: ChooseCodes,
+  ranges?: ActivationRanges,
+): Promise<StoredCodes[]> {
+  if (!ranges) return replaceLayers(model, choose, integerWriter);
+  // Its nodes may get other names from the integers around convolutions, but not other outputs.
+  const names = new Map(
+    weightLayers(new Workspace(model)).layers.map(({ node, name }) => [node.output[0], name]),
+  );
+  const convolutions = await storeConvolutions(model, choose, ranges);
+  const rest = await replaceLayers(
+    model,
+    (layer) => {
+      const name = names.get(layer.node.output[0]);
+      return name === undefined || convolutions.has(name) ? undefined : choose({ ...layer, name });
+    },
+    integerWriter,
+  );
+  const named = rest.filter(({ name }) => !convolutions.has(name));
+  return [...convolutions.values(), ...named];
+}
 
 function integerWriter(workspace: Workspace): WriteLayer {
   const store = new PackedStore(workspace);
@@ -67,12 +91,13 @@ function inputRounder(workspace: Workspace): (activation: string) => RoundedInpu
 async function writeIntegers(
   workspace: Workspace,
   layer: WeightLayer,
-  { codes, bias }: TernaryLayer,
+  coded: CodedLayer,
   { store, roundInput }: { store: PackedStore; roundInput: (name: string) => RoundedInput },
 ): Promise<WrittenLayer> {
   const { node } = layer;
+  const { codes, bias } = coded;
   const { vector, rest, absorbed, output } = await gatherAddition(workspace, layer, bias);
-  const { nodes: unpacking, values, bytes } = store.integers(layer, codes);
+  const { nodes: unpacking, values, bytes } = store.integers(layer, coded);
   const factors = foldFactor(codes.scales, productFactor(layer));
   const scales = workspace.storeFloats(`${output}_scales`, factors, [factors.length]);
   const rounded = roundInput(node.input[0]);

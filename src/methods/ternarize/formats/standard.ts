@@ -6,7 +6,7 @@ import {
   type ChooseCodes,
   refuseOffsets,
   replaceLayers,
-  type StoredTernary,
+  type StoredCodes,
   type WriteLayer,
 } from './layers.js';
 import { PackedStore } from './unpack.js';
@@ -18,14 +18,14 @@ import { PackedStore } from './unpack.js';
  * @returns each layer, in file order
  * @throws {ResectError} exit 5 for ops without an equal in the opset; 2 for codes with offsets
  */
-export const storePacked = (model: Model, choose: ChooseCodes): Promise<StoredTernary[]> =>
+export const storePacked = (model: Model, choose: ChooseCodes): Promise<StoredCodes[]> =>
   replaceLayers(model, choose, (workspace) => floatWriter(workspace, new PackedStore(workspace)));
 
 /** Writes a layer as its own op on floats that are unpacked at load. */
 export function floatWriter(workspace: Workspace, store: PackedStore): WriteLayer {
   return async (layer, ternary) => {
     refuseOffsets(layer, ternary);
-    const { nodes, values, bytes } = store.floats(layer, ternary.codes);
+    const { nodes, values, bytes } = store.floats(layer, ternary);
     const { node, op } = layer;
     const others = node.attribute.filter(({ name }) => name !== 'transB');
     const change = {

@@ -2,16 +2,16 @@ import { int, ints, makeNode } from '../../../graph/build.js';
 import { dtypeCode, type NodeProto, type TensorProto } from '../../../onnx/index.js';
 import type { WeightLayer } from '../../compress/formats/layers.js';
 import type { Workspace } from '../../compress/formats/workspace.js';
-import type { StoredTernary, TernaryLayer } from './layers.js';
-import { codeTable, type Packing, packCodes, trits, twoBits } from './pack.js';
+import type { CodedLayer, StoredCodes } from './layers.js';
+import { codeTable, type Packing, packCodes, packingOf, trits } from './pack.js';
 
-type Codes = TernaryLayer['codes'];
+type Weight = Pick<CodedLayer, 'codes' | 'bits'>;
 
 /** A weight in the model. */
 export interface UnpackedWeight {
   /** What computes it; nothing where an equal weight was stored before. */
   nodes: NodeProto[];
-  values: NonNullable<StoredTernary['values']>;
+  values: NonNullable<StoredCodes['values']>;
   bytes: number;
 }
 
@@ -22,9 +22,9 @@ interface Known extends UnpackedWeight {
 }
 
 /**
- * Stores codes five to a byte (four where -2 is among them), behind nodes that unpack them by a table.
- * They depend on nothing but constants: runtimes compute them once, at load. Equal weights of one
- * tensor are stored once.
+ * Stores codes five to a byte (four where -2 is among them, two of 4 bits), behind nodes that unpack them
+ * by a table. They depend on nothing but constants: runtimes compute them once, at load. Equal weights
+ * of one tensor are stored once.
  */
 export class PackedStore {
   readonly #known = new Map<TensorProto, Known[]>();
@@ -37,9 +37,9 @@ export class PackedStore {
    * Scales times codes as floats. Of a MatMul in the shape that it reads; else with output channels in
    * front, as a Conv reads them, and a Gemm with transB.
    */
-  floats(layer: WeightLayer, codes: Codes): UnpackedWeight {
-    return this.#add('float', layer, codes, (name, unpacked) => {
-      const { rows, cols, group, groups, scales } = codes;
+  floats(layer: WeightLayer, stored: Weight): UnpackedWeight {
+    return this.#add('float', layer, stored, (name, unpacked) => {
+      const { rows, cols, group, groups, scales } = stored.codes;
       const { workspace } = this;
       // A group's codes share an axis of their own, if all groups are of one size.
       const even = cols % group === 0;
@@ -62,8 +62,9 @@ export class PackedStore {
   }
 
   /** Codes as int8, [inputs, outputs]. The scales are stored by whoever multiplies with them. */
-  integers(layer: WeightLayer, codes: Codes): UnpackedWeight {
-    return this.#add('int8', layer, codes, (name, unpacked) => {
+  integers(layer: WeightLayer, stored: Weight): UnpackedWeight {
+    const { codes } = stored;
+    return this.#add('int8', layer, stored, (name, unpacked) => {
       const chain = new Chain(this.workspace, name);
       const rows = unpacked(chain, [codes.rows, codes.cols]);
       const weight = chain.add('Transpose', [rows], [ints('perm', [1, 0])]);
@@ -74,14 +75,14 @@ export class PackedStore {
   #add(
     kind: Known['kind'],
     { weight }: WeightLayer,
-    { rows, cols, codes, scales }: Codes,
+    { codes: { rows, cols, codes, scales }, bits = 2 }: Weight,
     build: (
       name: string,
-      unpacked: (chain: Chain, shape: number[]) => string,
+      unpacked: (chain: Chain, shape: readonly number[]) => string,
     ) => { nodes: NodeProto[]; weight: string },
   ): UnpackedWeight {
     const { tensor, source } = weight.view;
-    const packing = codes.includes(-2) ? twoBits : trits;
+    const packing = bits === 2 && !codes.includes(-2) ? trits : packingOf[bits];
     const packed = packCodes(codes, { rows: 1, cols: rows * cols }, packing);
     const known = this.#known.get(tensor) ?? [];
     this.#known.set(tensor, known);
@@ -93,17 +94,11 @@ export class PackedStore {
     );
     if (equal) return { ...equal, nodes: [], bytes: 0 };
 
-    const name = tensor.name || source.name;
-    const stored = this.workspace.store(`${name}_codes`, 'uint8', [packed.length], packed);
-    const { nodes, weight: value } = build(name, (chain, shape) => {
-      const index = chain.add('Cast', [stored], [int('to', dtypeCode('int32'))]);
-      let flat = chain.add('Gather', [this.#table(packing), index]);
-      if (packed.length * packing.perByte !== rows * cols) {
-        flat = chain.add('Reshape', [flat, this.#ints([-1])]);
-        flat = chain.add('Slice', [flat, this.#ints([0]), this.#ints([rows * cols])]);
-      }
-      return chain.add('Reshape', [flat, this.#ints(shape)]);
+    const { stored, unpacked } = this.#unpacking(tensor.name || source.name, packed, {
+      packing,
+      count: rows * cols,
     });
+    const { nodes, weight: value } = build(tensor.name || source.name, unpacked);
     const made = {
       kind,
       packed,
@@ -114,6 +109,37 @@ export class PackedStore {
     };
     known.push(made);
     return made;
+  }
+
+  /** Ternary codes as int8 in a shape of their own. */
+  tensor(name: string, codes: Int8Array, shape: readonly number[]): UnpackedWeight {
+    const packed = packCodes(codes, { rows: 1, cols: codes.length }, trits);
+    const { stored, unpacked } = this.#unpacking(name, packed, {
+      packing: trits,
+      count: codes.length,
+    });
+    const chain = new Chain(this.workspace, name);
+    const weight = unpacked(chain, shape);
+    return { nodes: chain.nodes, values: { codes: stored, weight }, bytes: packed.length };
+  }
+
+  /** Stores packed codes; the nodes that unpack them are added to a chain. */
+  #unpacking(
+    name: string,
+    packed: Uint8Array,
+    { packing, count }: { packing: Packing; count: number },
+  ): { stored: string; unpacked: (chain: Chain, shape: readonly number[]) => string } {
+    const stored = this.workspace.store(`${name}_codes`, 'uint8', [packed.length], packed);
+    const unpacked = (chain: Chain, shape: readonly number[]) => {
+      const index = chain.add('Cast', [stored], [int('to', dtypeCode('int32'))]);
+      let flat = chain.add('Gather', [this.#table(packing), index]);
+      if (packed.length * packing.perByte !== count) {
+        flat = chain.add('Reshape', [flat, this.#ints([-1])]);
+        flat = chain.add('Slice', [flat, this.#ints([0]), this.#ints([count])]);
+      }
+      return chain.add('Reshape', [flat, this.#ints(shape)]);
+    };
+    return { stored, unpacked };
   }
 
   #table(packing: Packing): string {

@@ -7,7 +7,7 @@
  *   Δ      first threshold, 0.75·mean|w - μ|
  */
 import { flushScale } from './codes.js';
-import { type FitGroup, type Levels, nearestCodes } from './quantizer.js';
+import { type FitGroup, type Levels, nearestCodes, trits } from './quantizer.js';
 
 const ITERATIONS = 10;
 const FIRST_THRESHOLD = 0.75;
@@ -31,7 +31,7 @@ export const asymmetricFit: FitGroup = (w, codes, d) => {
   for (let iteration = 0; iteration < ITERATIONS; iteration++) {
     levels = solveLevels(w, codes, levels, d);
     before.set(codes);
-    nearestCodes(w, levels, -1, codes);
+    nearestCodes(w, levels, trits, codes);
     if (codes.every((code, i) => code === before[i])) break;
   }
   levels.scale = flushScale(levels.scale);

@@ -6,10 +6,10 @@
  */
 import { flushScale } from './codes.js';
 import { MagnitudeOrder } from './order.js';
-import { type FitGroup, type Levels, settle } from './quantizer.js';
+import { type CodeRange, type FitGroup, type Levels, settle, trits } from './quantizer.js';
 
 /** BitNet b1.58 (arXiv 2402.17764), Tequila's own: a = m, Δ = m/2. */
-export const absmean: FitGroup = (w, codes) => settle(w, meanMagnitude(w), -1, codes);
+export const absmean: FitGroup = (w, codes) => settle(w, meanMagnitude(w), trits, codes);
 
 /** a = median |w|, of an even number the mean of the middle two; Δ = a/2. */
 export function absmedian(): FitGroup {
@@ -17,9 +17,9 @@ export function absmedian(): FitGroup {
   return (w, codes) => {
     const order = sorter.of(w);
     const n = order.length;
-    if (n === 0) return settle(w, 0, -1, codes);
+    if (n === 0) return settle(w, 0, trits, codes);
     const middle = Math.abs(w[order[n >> 1]]) + Math.abs(w[order[(n - 1) >> 1]]);
-    return settle(w, middle / 2, -1, codes);
+    return settle(w, middle / 2, trits, codes);
   };
 }
 
@@ -43,6 +43,15 @@ export function thresholdFit(factor: number): FitGroup {
     return withCodes(codes, kept > 0 ? sum / kept : 0);
   };
 }
+
+/** Integers by rounding to the nearest, a = max |w| / high: what other methods are measured by. */
+export const absmaxFit =
+  (range: CodeRange): FitGroup =>
+  (w, codes) => {
+    let most = 0;
+    for (let i = 0; i < w.length; i++) most = Math.max(most, Math.abs(w[i]));
+    return settle(w, most / range.high, range, codes);
+  };
 
 /** Inputs of which Sherry zeroes one. */
 const RUN = 4;

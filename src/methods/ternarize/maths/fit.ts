@@ -7,12 +7,12 @@
  * largest S²/D is the global optimum.
  */
 import { MagnitudeOrder } from './order.js';
-import { type FitGroup, settle } from './quantizer.js';
+import { type FitGroup, settle, trits } from './quantizer.js';
 
 /** The exact fit, O(n log n); of equal errors the one that keeps more. Uses importance. */
 export function exactFit(): FitGroup {
   const order = new MagnitudeOrder();
-  return (w, codes, d) => settle(w, bestScale(w, order.of(w), d), -1, codes);
+  return (w, codes, d) => settle(w, bestScale(w, order.of(w), d), trits, codes);
 }
 
 function bestScale(w: Float64Array, order: Uint32Array, d?: Float64Array): number {

@@ -18,7 +18,7 @@ export function fourLevelFit(): FitGroup {
     const plain = bestScale(w, order, 1, d);
     const mirrored = bestScale(w, order, -1, d);
     const scale = plain.gain >= mirrored.gain ? plain.scale : -mirrored.scale;
-    return settle(w, scale, -2, codes);
+    return settle(w, scale, { low: -2, high: 1 }, codes);
   };
 }
 

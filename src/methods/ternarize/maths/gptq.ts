@@ -64,7 +64,7 @@ function codeBand(
       if (start > 0) {
         addSettled(panel, delta, r, height, cols, left + start - BLOCK, BLOCK, start);
       }
-      settleBlock(layer, codes, quantizer.low, r, panel, start, delta, top, height);
+      settleBlock(layer, codes, quantizer, r, panel, start, delta, top, height);
     }
   }
 }
@@ -132,7 +132,7 @@ function fitBand(
 function settleBlock(
   { w, cols }: LayerWeights,
   { group, groups, codes, scales, offsets }: LayerCodes,
-  low: number,
+  { low, high }: Quantizer,
   r: Float64Array,
   { sums, left, width }: Panel,
   start: number,
@@ -150,7 +150,7 @@ function settleBlock(
     for (let j = start; j < end; j++) {
       const line = (left + j) * cols + left;
       const value = w[weight + j] + sums[sum + j] / r[line + j];
-      const code = scale === 0 ? 0 : nearestCode((value - offset) / scale, low);
+      const code = scale === 0 ? 0 : nearestCode((value - offset) / scale, low, high);
       codes[weight + j] = code;
       const lost = w[weight + j] - (scale * code + offset);
       delta[row * cols + left + j] = lost;

@@ -19,7 +19,7 @@ export interface InputMoments {
   /** [K] E[x²] */
   squares: Float64Array;
   /** C [K, K] */
-  second?: Float64Array;
+  second?: Float64Array | Float32Array;
 }
 
 export interface Hessian {
@@ -39,6 +39,8 @@ export interface HessianOptions {
   damping?: number;
   /** Inputs beyond which only the diagonal is used. */
   maxCols?: number;
+  /** Workers can read the matrix when it is SharedArrayBuffer. */
+  Memory?: ArrayBufferConstructor | SharedArrayBufferConstructor;
 }
 
 /** Tokens per input below which the full matrix would be fitted to noise. */
@@ -53,7 +55,7 @@ const TOKENS_PER_INPUT = 2;
 export function prepareHessian(
   name: string,
   { tokens, mean, squares, second }: InputMoments,
-  { centred, damping = 0.01, maxCols = 4096 }: HessianOptions,
+  { centred, damping = 0.01, maxCols = 4096, Memory = ArrayBuffer }: HessianOptions,
 ): Hessian {
   const cols = mean.length;
   for (const moments of [mean, squares, second]) checkFinite(name, moments);
@@ -75,7 +77,8 @@ export function prepareHessian(
   const added = trace > 0 ? (damping * trace) / cols : 1;
   for (let i = 0; i < cols; i++) diagonal[i] += added;
   if (!second || reason) return { cols, diagonal, reason };
-  const full = second.slice();
+  const full = new Float64Array(new Memory(8 * second.length));
+  full.set(second);
   for (let i = 0; i < cols; i++) {
     if (centred) for (let j = 0; j < cols; j++) full[i * cols + j] -= mean[i] * mean[j];
     full[i * (cols + 1)] = diagonal[i];
@@ -90,12 +93,15 @@ const ATTEMPTS = 3;
  * K³/3 multiply-adds). Where rounding has left H indefinite, a tenth of its mean diagonal is added, then
  * all of it; undefined when that does not help, or when there is only a diagonal.
  */
-export function factorHessian({ cols, full }: Hessian): Float64Array | undefined {
+export function factorHessian(
+  { cols, full }: Hessian,
+  { Memory = ArrayBuffer }: Pick<HessianOptions, 'Memory'> = {},
+): Float64Array | undefined {
   if (!full) return undefined;
   let trace = 0;
   for (let i = 0; i < cols; i++) trace += full[i * (cols + 1)];
   let added = 0;
-  const r = new Float64Array(full.length);
+  const r = new Float64Array(new Memory(8 * full.length));
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     r.set(full);
     for (let i = 0; i < cols; i++) r[i * (cols + 1)] += (added * trace) / cols;
@@ -115,7 +121,7 @@ function mirrorUpper(a: Float64Array, n: number): void {
   }
 }
 
-function checkFinite(name: string, moments?: Float64Array): void {
+function checkFinite(name: string, moments?: Float64Array | Float32Array): void {
   const at = moments ? moments.findIndex((x) => !Number.isFinite(x)) : -1;
   if (at < 0) return;
   throw dataError('the statistics of a layer are not finite numbers', {

@@ -271,7 +271,8 @@ function normalizeGroup(task: Task, band: Band, row: number, g: number): void {
  * others as they are.
  */
 function descendRow(task: Task, band: Band, row: number, sweeps: number): void {
-  const { codes, quantizer, h, levels } = task;
+  const { codes, h, levels } = task;
+  const { low, high } = task.quantizer;
   const { cols, group, groups } = codes;
   const e = band.e.subarray(row * cols, (row + 1) * cols);
   const own = codes.codes.subarray((band.top + row) * cols, (band.top + row + 1) * cols);
@@ -284,7 +285,7 @@ function descendRow(task: Task, band: Band, row: number, sweeps: number): void {
       const right = Math.min(left + group, cols);
       for (let i = left; i < right; i++) {
         // The offset is in q and in the levels: it cancels.
-        const code = nearestCode(own[i] + e[i] / (scale * h[i * (cols + 1)]), quantizer.low);
+        const code = nearestCode(own[i] + e[i] / (scale * h[i * (cols + 1)]), low, high);
         const change = code - own[i];
         if (change === 0) continue;
         own[i] = code;

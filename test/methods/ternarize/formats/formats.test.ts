@@ -2,8 +2,8 @@ import { checkKernels } from '../../../../src/methods/ternarize/formats/check.js
 import { storeFloats } from '../../../../src/methods/ternarize/formats/float.js';
 import type {
   ChooseCodes,
-  StoredTernary,
-  TernaryLayer,
+  CodedLayer,
+  StoredCodes,
 } from '../../../../src/methods/ternarize/formats/layers.js';
 import { storeBlocks } from '../../../../src/methods/ternarize/formats/ort.js';
 import { storePacked } from '../../../../src/methods/ternarize/formats/standard.js';
@@ -28,7 +28,7 @@ import {
 } from '../../compress/formats/helpers.js';
 import { always, product, relativeError, someCodes } from './helpers.js';
 
-type Store = (model: Model, choose: ChooseCodes) => Promise<StoredTernary[]>;
+type Store = (model: Model, choose: ChooseCodes) => Promise<StoredCodes[]>;
 const blocks2: Store = (model, choose) => storeBlocks(model, choose, { bits: 2 });
 const blocks4: Store = (model, choose) => storeBlocks(model, choose, { bits: 4 });
 
@@ -53,7 +53,7 @@ function setAccuracy({ proto }: Model, level: number): void {
       if (a.name === 'accuracy_level') a.i = level;
 }
 
-const kernels = async (model: Model, reports: StoredTernary[]) =>
+const kernels = async (model: Model, reports: StoredCodes[]) =>
   checkKernels(await serializeModel(model), reports);
 
 const scalar = (name: string, f: number): AttributeProto => ({
@@ -250,7 +250,7 @@ describe.each(Object.entries(formats))('%s', (name, { store, error, groups }) =>
 /** A convolution 3x3 with a border of 1 on images [2, 4, 5, 5], with the stored bias if there is one. */
 function convolution(
   x: Float32Array,
-  { codes, bias }: TernaryLayer,
+  { codes, bias }: CodedLayer,
   group: number,
   biased: boolean,
 ): number[] {

@@ -1,5 +1,5 @@
 import type { WeightLayer } from '../../../../src/methods/compress/formats/layers.js';
-import type { TernaryLayer } from '../../../../src/methods/ternarize/formats/layers.js';
+import type { CodedLayer } from '../../../../src/methods/ternarize/formats/layers.js';
 import { noise } from '../../compress/formats/helpers.js';
 
 /**
@@ -11,7 +11,7 @@ export function someCodes(
   cols: number,
   wanted = cols,
   { low = -1, seed = 3 } = {},
-): TernaryLayer['codes'] {
+): CodedLayer['codes'] {
   const group = Math.min(wanted, cols);
   const groups = Math.ceil(cols / group);
   const codes = Int8Array.from(noise(rows * cols, seed), (v) =>
@@ -27,7 +27,7 @@ export function someCodes(
 }
 
 /** The codes' weights, [rows, cols], in float64. */
-export function decoded({ rows, cols, group, groups, codes, scales }: TernaryLayer['codes']) {
+export function decoded({ rows, cols, group, groups, codes, scales }: CodedLayer['codes']) {
   const values = new Float64Array(rows * cols);
   for (let r = 0; r < rows; r++)
     for (let c = 0; c < cols; c++)
@@ -38,7 +38,7 @@ export function decoded({ rows, cols, group, groups, codes, scales }: TernaryLay
 /** x [samples, inputs] times the weights, plus the bias, in float64. */
 export function product(
   x: ArrayLike<number>,
-  { codes, bias }: TernaryLayer,
+  { codes, bias }: CodedLayer,
   { alpha = 1, more = (() => 0) as (row: number, output: number) => number } = {},
 ): Float64Array {
   const { rows, cols } = codes;
@@ -66,4 +66,4 @@ export function relativeError(got: ArrayLike<number>, wanted: ArrayLike<number>)
 }
 
 /** The same layer for every weight. */
-export const always = (ternary: TernaryLayer) => (_: WeightLayer) => ternary;
+export const always = (ternary: CodedLayer) => (_: WeightLayer) => ternary;

@@ -2,14 +2,12 @@ import { deadBias, fullBias, lambdaBias } from '../../../../src/methods/ternariz
 import { codeRows } from '../../../../src/methods/ternarize/maths/code-rows.js';
 import type { LayerCodes, LayerWeights } from '../../../../src/methods/ternarize/maths/codes.js';
 import {
-  outputError,
-  outputPower,
-  relativeOutputError,
   relativeWeightError,
   zeroFraction,
 } from '../../../../src/methods/ternarize/maths/error.js';
 import { factorHessian, prepareHessian } from '../../../../src/methods/ternarize/maths/hessian.js';
 import { distance } from '../../compress/maths/numbers.js';
+import { outputError, outputPower, relativeOutputError } from './output-error.js';
 import {
   codesFor,
   decoded,

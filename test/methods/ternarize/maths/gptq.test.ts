@@ -1,6 +1,5 @@
 import { codeRows } from '../../../../src/methods/ternarize/maths/code-rows.js';
 import type { Granularity } from '../../../../src/methods/ternarize/maths/codes.js';
-import { relativeOutputError } from '../../../../src/methods/ternarize/maths/error.js';
 import { gptqRows } from '../../../../src/methods/ternarize/maths/gptq.js';
 import {
   factorHessian,
@@ -14,6 +13,7 @@ import {
 } from '../../../../src/methods/ternarize/maths/quantizers.js';
 import { fitRows } from '../../../../src/methods/ternarize/maths/rows.js';
 import { distance, naiveInverse } from '../../compress/maths/numbers.js';
+import { relativeOutputError } from './output-error.js';
 import { codesFor, momentsOf, randomInputs, randomLayer } from './support.js';
 
 function hessianOf(cols: number, seed: number) {
@@ -59,7 +59,8 @@ function naiveRow(
     const offset = Math.fround(fit.offset);
     scales.push(scale);
     for (let i = left; i < right; i++) {
-      const code = scale === 0 ? 0 : nearestCode((w[i] - offset) / scale, quantizer.low);
+      const code =
+        scale === 0 ? 0 : nearestCode((w[i] - offset) / scale, quantizer.low, quantizer.high);
       const error = (w[i] - scale * code - offset) / u[i * n + i];
       for (let j = i; j < n; j++) w[j] -= error * u[i * n + j];
       codes.push(code);

@@ -190,10 +190,10 @@ test('formulas on a group that can be checked by hand', () => {
 });
 
 test('ties go away from zero; Sherry drops the lower index of equals', () => {
-  expect([0.5, -0.5, 0.49, -1.5, -1.4, 9, -9].map((x) => nearestCode(x, -2))).toEqual([
+  expect([0.5, -0.5, 0.49, -1.5, -1.4, 9, -9].map((x) => nearestCode(x, -2, 1))).toEqual([
     1, -1, 0, -2, -1, 1, -2,
   ]);
-  expect(nearestCode(-9, -1)).toBe(-1);
+  expect(nearestCode(-9, -1, 1)).toBe(-1);
   // Mean 1, threshold 0.5: exactly reached.
   expect(fitted('absmean', [0.5, -0.5, 2, 1]).codes).toEqual(Int8Array.of(1, -1, 1, 1));
   expect(fitted('sherry', [1, 1, -1, 1, 2, -2]).codes).toEqual(Int8Array.of(0, 1, -1, 1, 1, -1));
