@@ -105,7 +105,9 @@ export function comparisonTable(
   for (const [name, value] of Object.entries(fidelity))
     rows.push([`${name} to original`, '', metric(name, value), '']);
   const { before, after } = size;
-  if (before.zeros !== undefined && after.zeros !== undefined) {
+  // Packed weights count otherwise: what they are is told by layer.
+  const comparable = before.parameters === after.parameters || macs !== undefined;
+  if (comparable && before.zeros !== undefined && after.zeros !== undefined) {
     rows.push([
       'zeros',
       percent(before.zeros / before.parameters),
@@ -113,7 +115,7 @@ export function comparisonTable(
       '',
     ]);
   }
-  if (before.parameters !== after.parameters)
+  if (comparable && before.parameters !== after.parameters)
     rows.push([
       'parameters',
       count(before.parameters),
