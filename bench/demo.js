@@ -1,4 +1,5 @@
-// npm run demo: two small models 50 % and 60 % sparse, seven ways, one made small, one made to forget a class.
+// npm run demo: two small models 50 % and 60 % sparse, seven ways, one made ternary, one made small, one
+// made to forget a class.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -18,6 +19,18 @@ console.log('Calibrated on 128 examples, measured on others. No weight was train
 const fixture = (name) => fileURLToPath(new URL(`../fixtures/${name}`, import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'resect-demo-'));
 try {
+  const ternary = await operate({
+    method: methods.ternarize,
+    parameters: {},
+    model: fixture('vgg7/vgg7.onnx'),
+    output: join(folder, 'ternary.onnx'),
+    calib: fixture('vgg7/train.yaml'),
+    eval: fixture('vgg7/test.yaml'),
+    threads: 1,
+  });
+  console.log('Weights made {-1, 0, 1} times a scale, packed, after a look at 128 images\n');
+  console.log(`${textTable(comparisonTable(ternary.comparison))}\n`);
+
   const small = await operate({
     method: methods.compress,
     parameters: { ratio: 0.3, bits: 8 },
@@ -47,4 +60,4 @@ try {
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }
-console.log('Try it on your own model: npx resect sparsify --help (or compress, unlearn ssd)');
+console.log('Try it on your own model: npx resect sparsify --help (or ternarize, compress, unlearn ssd)');

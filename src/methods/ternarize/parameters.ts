@@ -47,7 +47,7 @@ export const parameters = z.object({
   oneshot: z
     .boolean()
     .default(false)
-    .describe('see all layers in one pass of the original model: faster, a little worse'),
+    .describe('see all layers in one pass of the original model, not one after the other'),
   mixed: z
     .enum(['auto'])
     .optional()

@@ -47,7 +47,7 @@ export async function ternarizeModel(
     const weight = byName.get(report.name);
     if (report.status !== 'changed' || !weight || !layer.weight) continue;
     const { elements } = tensorInfo(layer.weight.view.tensor);
-    const { bytes = 0, kernel } = weight;
+    const { bytes = 4 * elements, kernel } = weight;
     // Of a shared weight the layer that comes first has all bytes.
     const before = bytes > 0 ? 4 * elements : 0;
     Object.assign(report, {
@@ -74,5 +74,5 @@ const changing = (planned: readonly PlannedLayer[]): string[] =>
 function describe(report: TernarizeLayer, outcome: Outcome | undefined): void {
   if (report.status === 'skipped') return;
   if (outcome) Object.assign(report, outcome.report);
-  else Object.assign(report, { status: 'unchanged', levels: undefined, reason: 'worth its bits' });
+  else Object.assign(report, { status: 'unchanged', levels: undefined, reason: 'left as it is by --mixed auto' });
 }

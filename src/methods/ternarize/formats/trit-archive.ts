@@ -40,7 +40,8 @@ export class TritArchive {
         [values.length],
         new Uint8Array(BigInt64Array.from(values, BigInt).buffer),
       );
-    this.#table ??= this.#storeTable();
+    // Bytes in the file, floats from the first weight on.
+    this.#table ??= add('Cast', [this.#storeTable()], [int('to', dtypeCode('float32'))]);
     this.#places ??= workspace.storeFloats('ternary_places', Float32Array.from(places), [4, 1]);
     const codes = workspace.store(`${name}_codes`, 'uint8', [packed.length], packed);
     const index = add('Cast', [codes], [int('to', dtypeCode('int32'))]);
@@ -59,8 +60,8 @@ export class TritArchive {
 
   /** [243, 5] the digit of two bits for each code of a byte. */
   #storeTable(): string {
-    const digits = Float32Array.from(codeTable(trits), (code) => code - twoBits.low);
+    const digits = Uint8Array.from(codeTable(trits), (code) => code - twoBits.low);
     const shape = [digits.length / trits.perByte, trits.perByte];
-    return this.workspace.storeFloats('ternary_digits', digits, shape);
+    return this.workspace.store('ternary_digits', 'uint8', shape, digits);
   }
 }

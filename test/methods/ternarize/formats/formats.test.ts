@@ -1,3 +1,4 @@
+import { measureRanges } from '../../../../src/methods/compress/formats/measured-ranges.js';
 import { checkKernels } from '../../../../src/methods/ternarize/formats/check.js';
 import { storeFloats } from '../../../../src/methods/ternarize/formats/float.js';
 import type {
@@ -32,6 +33,8 @@ type Store = (model: Model, choose: ChooseCodes) => Promise<StoredCodes[]>;
 const blocks2: Store = (model, choose) => storeBlocks(model, choose, { bits: 2 });
 const blocks4: Store = (model, choose) => storeBlocks(model, choose, { bits: 4 });
 
+const archived: Store = (model, choose) => storeBlocks(model, choose, { bits: 2, pack: 'trits' });
+
 interface Format {
   store: Store;
   /** Relative error of ONNX Runtime, as it optimises, against float64. */
@@ -40,6 +43,7 @@ interface Format {
 }
 const formats: Record<string, Format> = {
   ort: { store: blocks2, error: 1e-2, groups: true },
+  'ort, packed trits': { store: archived, error: 1e-2, groups: true },
   ort4: { store: blocks4, error: 1e-2, groups: true },
   standard: { store: storePacked, error: 1e-5, groups: true },
   'standard-int8': { store: storeIntegers, error: 2e-2, groups: false },
@@ -99,6 +103,25 @@ describe.each(Object.entries(formats))('%s', (name, { store, error, groups }) =>
     const x = float32([5, 130]);
     const wanted = product(x.data as Float32Array, ternary);
     expect(relativeError(await outputOf(model, { x }, 'all'), wanted)).toBeLessThan(error);
+  });
+
+  test('integers of 4 and 8 bits', async () => {
+    for (const [bits, most] of [
+      [4, 7],
+      [8, 127],
+    ] as const) {
+      const { codes, ...rest } = someCodes(9, 130, groups ? 64 : 130);
+      const wide = codes.map((_, i) => ((i * 37) % (2 * most + 1)) - most);
+      const coded = { codes: { ...rest, codes: wide }, bits, bias: noise(9, 5) };
+      const model = matMul(9, 130);
+      await store(model, always(coded));
+      const x = float32([5, 130]);
+      const wanted = product(x.data as Float32Array, coded);
+      for (const optimization of ['all', 'basic', 'disabled'] as const)
+        expect(relativeError(await outputOf(model, { x }, optimization), wanted)).toBeLessThan(
+          error,
+        );
+    }
   });
 
   test('activations with three axes, and with one', async () => {
@@ -208,7 +231,8 @@ describe.each(Object.entries(formats))('%s', (name, { store, error, groups }) =>
       bias: name === 'first' ? one : two,
     }));
     const weights = (model.proto.graph?.initializer ?? []).filter(
-      ({ rawData, name }) => (rawData?.length ?? 0) >= 300 && name !== 'ternary_table',
+      ({ rawData, name }) =>
+        (rawData?.length ?? 0) >= 300 && !/^ternary_(table|digits)$/.test(name ?? ''),
     );
     expect(weights).toHaveLength(1);
     if (name !== 'float') expect(reports[1].bytes).toBe(0);
@@ -390,6 +414,7 @@ describe('bits a weight', () => {
     ['ort', blocks2, 128, 2.25],
     ['ort', blocks2, 64, 2.5],
     ['ort', blocks2, cols, 2.25],
+    ['ort, packed trits', archived, 128, 205 / 128 + 0.25],
     ['ort4', blocks4, 128, 4.25],
     ['standard', storePacked, 128, 1.6 + 0.25],
     ['standard', storePacked, cols, 1.6 + 32 / cols],
@@ -429,6 +454,7 @@ describe('kernels', () => {
 
   test.each<[string, Store]>([
     ['MatMulNBits', blocks2],
+    ['MatMulNBits', archived],
     ['MatMulNBits', blocks4],
     ['float', storePacked],
     ['MatMulInteger', storeIntegers],
@@ -476,5 +502,51 @@ describe('kernels', () => {
         new Array(5).fill({ fast: false, reason: 'its weights are unpacked in each run' }),
       );
     }
+  });
+
+  test('convolutions in integers, where ranges of activations are known', async () => {
+    const network2 = () =>
+      network(
+        [
+          node('Conv', ['x', 'w'], ['h'], { pads: [1, 1, 1, 1] }, { name: 'first' }),
+          node('Relu', ['h'], ['r']),
+          node('Conv', ['r', 'v'], ['y'], {}, { name: 'second' }),
+        ],
+        [stored('w', [16, 16, 3, 3]), stored('v', [16, 16, 3, 3], 3)],
+        [1, 16, 8, 8],
+      );
+    const ternary = { codes: someCodes(16, 144), bias: noise(16, 6) };
+    const x = float32([1, 16, 8, 8]);
+    const floatModel = network2();
+    await storeFloats(floatModel, always(ternary));
+    const wanted = await outputOf(floatModel, { x });
+    const model = network2();
+    const ranges = await measureRanges(
+      floatModel,
+      async function* () {
+        yield { x };
+      },
+      { rule: { kind: 'least-squares' }, threads: 1 },
+    );
+    const reports = await storeIntegers(model, always(ternary), ranges);
+    expect(reports.map(({ name, kernel }) => [name, kernel])).toEqual([
+      ['first', 'QLinearConv'],
+      ['second', 'QLinearConv'],
+    ]);
+    // Five weights a byte, and a scale for each output.
+    for (const { bytes } of reports) expect(bytes).toBe(Math.ceil((16 * 144) / 5) + 4 * 16);
+    for (const optimization of ['all', 'disabled'] as const)
+      expect(relativeError(await outputOf(model, { x }, optimization), wanted)).toBeLessThan(0.05);
+    const found = await kernels(model, reports);
+    expect(found).toMatchObject([{ fast: true }, { fast: true }]);
+  });
+
+  test('no integers of two bits are ever dequantized: runtimes fuse them wrongly', async () => {
+    for (const { store } of Object.values(formats))
+      for (const rows of [6, 8, 9, 11]) {
+        const model = matMul(rows, 64);
+        await store(model, always({ codes: someCodes(rows, 64) }));
+        expect(opTypes(model)).not.toContain('DequantizeLinear');
+      }
   });
 });

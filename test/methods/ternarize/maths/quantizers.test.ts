@@ -250,3 +250,12 @@ test.each(quantizerNames)('%s: comes to an end with NaN and infinity too', (name
   for (const bad of [Number.NaN, Infinity])
     expect(fitted(name, [-1, bad, 2, -3, bad])).toBeDefined();
 });
+
+test('int4 and int8 round to the nearest of symmetric codes', () => {
+  expect(fitted('int4', [7, -3.4, 0.5, -0.5, 0])).toMatchObject({
+    scale: 1,
+    codes: Int8Array.of(7, -3, 1, -1, 0),
+  });
+  expect(fitted('int8', [-254, 2, 3]).codes).toEqual(Int8Array.of(-127, 1, 2));
+  expect(fitted('int4', [0, 0]).scale).toBe(0);
+});
