@@ -60,4 +60,6 @@ try {
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }
-console.log('Try it on your own model: npx resect sparsify --help (or ternarize, compress, unlearn ssd)');
+console.log(
+  'Try it on your own model: npx resect sparsify --help (or ternarize, compress, unlearn ssd)',
+);

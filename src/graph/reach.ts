@@ -1,5 +1,5 @@
-import type { Graph, Value } from './graph.js';
 import type { NodeProto } from '../onnx/index.js';
+import type { Graph, Value } from './graph.js';
 
 /** All nodes that a value of the main graph is computed with. */
 export function ancestors(graph: Graph, value: Value | undefined): Set<NodeProto> {

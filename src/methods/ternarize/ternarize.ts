@@ -74,5 +74,10 @@ const changing = (planned: readonly PlannedLayer[]): string[] =>
 function describe(report: TernarizeLayer, outcome: Outcome | undefined): void {
   if (report.status === 'skipped') return;
   if (outcome) Object.assign(report, outcome.report);
-  else Object.assign(report, { status: 'unchanged', levels: undefined, reason: 'left as it is by --mixed auto' });
+  else
+    Object.assign(report, {
+      status: 'unchanged',
+      levels: undefined,
+      reason: 'left as it is by --mixed auto',
+    });
 }
