@@ -1,20 +1,13 @@
 import type { Graph } from '../../graph/graph.js';
-import type { LinearLayer } from '../../graph/linear-layers.js';
 import { cutIntoSegments, type Segment } from '../../graph/segments.js';
 import type { WeightMatrix } from '../../graph/weight-matrix.js';
 import type { TensorProto } from '../../onnx/index.js';
 import type { Probe } from '../../runtime/instrument.js';
-import type { LayerReport } from '../method.js';
+import type { Planned } from '../planned.js';
 import { type Collected, collectStatistics, type Part } from './collect.js';
 
 /** Bytes of Gram matrices held at once; a segment that needs more is passed through more than once. */
 const gramBudget = 512e6;
-
-/** A linear layer and what is to become of it. */
-export interface Planned {
-  layer: LinearLayer;
-  report: LayerReport;
-}
 
 /** The layers that one stored tensor serves; they are treated as one. */
 export interface Target<P extends Planned = Planned> {

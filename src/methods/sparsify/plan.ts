@@ -2,6 +2,7 @@ import { modelError } from '../../errors.js';
 import type { Graph } from '../../graph/graph.js';
 import { findLinearLayers, type LinearLayer } from '../../graph/linear-layers.js';
 import type { Context, LayerReport } from '../method.js';
+import { skipSharers } from '../planned.js';
 import type { OutputError } from './output-meter.js';
 import { patternOf, type SparsifyParameters, usesStatistics } from './parameters.js';
 import { type Pattern, patternMisfit, zerosPerRow } from './pattern.js';
@@ -39,18 +40,7 @@ export function planLayers(
     const shape: [number, number] | undefined = weight && [weight.rows, weight.cols];
     return { layer, report: { name, op, shape, status: reason ? 'skipped' : 'changed', reason } };
   });
-  // A tensor that serves several layers is pruned for all of them or for none.
-  const kept = new Map(
-    planned
-      .filter(({ report }) => report.status === 'skipped')
-      .map(({ layer, report }) => [layer.weight?.view.tensor, report.name]),
-  );
-  for (const { layer, report } of planned) {
-    const mate = layer.weight && kept.get(layer.weight.view.tensor);
-    if (report.status === 'skipped' || mate === undefined) continue;
-    report.status = 'skipped';
-    report.reason = `shares its weight with ${mate}, which is skipped`;
-  }
+  skipSharers(planned);
   return planned;
 }
 

@@ -6,6 +6,7 @@ import { isStandard } from '../../graph/nodes.js';
 import { ancestors, descendants } from '../../graph/reach.js';
 import type { NodeProto } from '../../onnx/index.js';
 import type { Context } from '../method.js';
+import { skipSharers } from '../planned.js';
 import type { TernarizeLayer } from './layers.js';
 import type { Settings } from './parameters.js';
 
@@ -40,18 +41,7 @@ export function planLayers(
       report: { name, op, ...(shape && { shape }), status, ...(reason ? { reason } : { levels }) },
     };
   });
-  // A tensor that serves several layers is replaced for all of them or for none.
-  const kept = new Map(
-    planned
-      .filter(({ report }) => report.status === 'skipped')
-      .map(({ layer, report }) => [layer.weight?.view.tensor, report.name]),
-  );
-  for (const { layer, report } of planned) {
-    const mate = layer.weight && kept.get(layer.weight.view.tensor);
-    if (report.status === 'skipped' || mate === undefined) continue;
-    report.status = 'skipped';
-    report.reason = `shares its weight with ${mate}, which is skipped`;
-  }
+  skipSharers(planned);
   return planned;
 }
 
