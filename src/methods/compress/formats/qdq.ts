@@ -33,6 +33,7 @@ const mostBiasCode = 2 ** 30;
  * A layer without a known range of its input or output, and any other that no integer kernel
  * serves, keeps float activations and gets its weight stored as integers alone.
  * @param ranges by value name, of the model before folding
+ * @param folds which layers take over the BatchNormalization behind them: all, or those that are chosen
  * @returns each layer, in file order
  * @throws {ResectError} exit 5 for quantised models, numbers that are not finite, opsets below 7; 2
  *   for bits other than 2 to 8
@@ -41,6 +42,7 @@ export async function storeQdq(
   model: Model,
   choose: ChooseFormat,
   ranges: ActivationRanges,
+  { folds = 'all' }: { folds?: 'all' | 'chosen' } = {},
 ): Promise<StoredLayer[]> {
   refuseQuantized(model.proto);
   /** By the value that the layer puts out. */
@@ -49,7 +51,8 @@ export async function storeQdq(
     const format = choose(layer);
     if (format) formats.set(layer.node.output[0], { format });
   }
-  for (const { from, node, scale } of await foldBatchNorm(model)) {
+  const takes = ({ node }: WeightLayer) => folds === 'all' || formats.has(node.output[0]);
+  for (const { from, node, scale } of await foldBatchNorm(model, takes)) {
     const chosen = formats.get(from.output[0]);
     if (chosen) formats.set(node.output[0], { ...chosen, factors: scale });
   }

@@ -85,9 +85,8 @@ const problems: Record<Kernel, (readers: NodeProto[]) => string | undefined> = {
     readers.length > 0 && readers.every((node) => integerOps.has(opName(node)))
       ? undefined
       : 'it is no product of integers',
-  // It may read a copy in another layout, with a name of its own.
   QLinearConv: (readers) =>
-    readers.every((node) => node.opType === 'QLinearConv')
+    readers.length > 0 && readers.every((node) => node.opType === 'QLinearConv')
       ? undefined
       : 'it is no convolution of integers',
   // Convolutions may read a copy in another layout, with a name of its own.

@@ -23,7 +23,8 @@ export type ChooseCodes = (
 
 /**
  * What computes a layer's product: MatMulNBits on packed weights, MatMulInteger or what ONNX Runtime
- * fuses it to, QLinearConv from what stands around a Conv, or the float op that it was, on weights that a runtime unpacks once at load.
+ * fuses it to, QLinearConv from what stands around a Conv, or the float op that it was, on weights that
+ * a runtime unpacks once at load.
  */
 export type Kernel = 'MatMulNBits' | 'MatMulInteger' | 'QLinearConv' | 'float';
 

@@ -30,7 +30,10 @@ const blockSizes = [128, 64, 32];
 export interface BlockOptions {
   /** At least. 2 needs ONNX Runtime 1.29 to be fast; before that it knows only 4 and 8. */
   bits: 2 | 4;
-  /** Ternary codes are stored five to a byte, and become blocks of 2 bits when the model is loaded. */
+  /**
+   * Ternary codes are stored five to a byte, and become blocks of 2 bits when the model is loaded. Right
+   * but slow where a runtime is told not to fold constants: unpacked in each run.
+   */
   pack?: 'trits';
 }
 

@@ -23,6 +23,12 @@ export const eightBits: Packing = { base: 256, perByte: 1, low: -128 };
 /** The packing of that many bits. */
 export const packingOf = { 2: twoBits, 4: fourBits, 8: eightBits };
 
+/** The packing of the fewest bits that has digits for all codes. */
+export function narrowest(codes: Int8Array): Packing {
+  const fits = ({ base, low }: Packing) => codes.every((c) => c >= low && c < low + base);
+  return [trits, twoBits, fourBits].find(fits) ?? eightBits;
+}
+
 /** A matrix whose rows are packed one by one, each padded with codes 0 to `width`. */
 export interface PackedShape {
   rows: number;

@@ -34,21 +34,30 @@ export async function storeIntegers(
   ranges?: ActivationRanges,
 ): Promise<StoredCodes[]> {
   if (!ranges) return replaceLayers(model, choose, integerWriter);
-  // Its nodes may get other names from the integers around convolutions, but not other outputs.
-  const names = new Map(
-    weightLayers(new Workspace(model)).layers.map(({ node, name }) => [node.output[0], name]),
+  const order = nameLayers(model);
+  const asked = new Map<string, CodedLayer | undefined>();
+  const ask: ChooseCodes = async (layer) => {
+    const coded = await choose(layer);
+    asked.set(layer.name, coded);
+    return coded;
+  };
+  const convolutions = await storeConvolutions(model, ask, ranges);
+  for (const name of convolutions.keys()) asked.delete(name);
+  const rest = await replaceLayers(model, ({ name }) => asked.get(name), integerWriter);
+  const reports = new Map(rest.map((report) => [report.name, report]));
+  for (const [name, report] of convolutions) reports.set(name, report);
+  const first = order.flatMap((name) => reports.get(name) ?? []);
+  return [...new Set([...first, ...reports.values()])];
+}
+
+/** Gives nodes the names of their layers, which else depend on what else is in the graph. In file order. */
+function nameLayers(model: Model): string[] {
+  const workspace = new Workspace(model);
+  const names = new Map(weightLayers(workspace).layers.map(({ node, name }) => [node, name]));
+  workspace.commit(
+    workspace.graph.node.map((node) => ({ ...node, name: names.get(node) ?? node.name })),
   );
-  const convolutions = await storeConvolutions(model, choose, ranges);
-  const rest = await replaceLayers(
-    model,
-    (layer) => {
-      const name = names.get(layer.node.output[0]);
-      return name === undefined || convolutions.has(name) ? undefined : choose({ ...layer, name });
-    },
-    integerWriter,
-  );
-  const named = rest.filter(({ name }) => !convolutions.has(name));
-  return [...convolutions.values(), ...named];
+  return [...names.values()];
 }
 
 function integerWriter(workspace: Workspace): WriteLayer {

@@ -3,7 +3,7 @@ import { dtypeCode, type NodeProto, type TensorProto } from '../../../onnx/index
 import type { WeightLayer } from '../../compress/formats/layers.js';
 import type { Workspace } from '../../compress/formats/workspace.js';
 import type { CodedLayer, StoredCodes } from './layers.js';
-import { codeTable, type Packing, packCodes, packingOf, trits } from './pack.js';
+import { codeTable, narrowest, type Packing, packCodes, packingOf, trits } from './pack.js';
 
 type Weight = Pick<CodedLayer, 'codes' | 'bits'>;
 
@@ -23,7 +23,7 @@ interface Known extends UnpackedWeight {
 
 /**
  * Stores codes five to a byte (four where -2 is among them, two of 4 bits), behind nodes that unpack them
- * by a table. They depend on nothing but constants: runtimes compute them once, at load. Equal weights
+ * by a table; those of 8 bits as they are. They depend on nothing but constants: runtimes compute them once, at load. Equal weights
  * of one tensor are stored once.
  */
 export class PackedStore {
@@ -111,13 +111,12 @@ export class PackedStore {
     return made;
   }
 
-  /** Ternary codes as int8 in a shape of their own. */
+  /** Codes as int8 in a shape of their own, packed as narrowly as they allow. */
   tensor(name: string, codes: Int8Array, shape: readonly number[]): UnpackedWeight {
-    const packed = packCodes(codes, { rows: 1, cols: codes.length }, trits);
-    const { stored, unpacked } = this.#unpacking(name, packed, {
-      packing: trits,
-      count: codes.length,
-    });
+    const packing = narrowest(codes);
+    const count = codes.length;
+    const packed = packCodes(codes, { rows: 1, cols: count }, packing);
+    const { stored, unpacked } = this.#unpacking(name, packed, { packing, count });
     const chain = new Chain(this.workspace, name);
     const weight = unpacked(chain, shape);
     return { nodes: chain.nodes, values: { codes: stored, weight }, bytes: packed.length };
@@ -129,8 +128,12 @@ export class PackedStore {
     packed: Uint8Array,
     { packing, count }: { packing: Packing; count: number },
   ): { stored: string; unpacked: (chain: Chain, shape: readonly number[]) => string } {
-    const stored = this.workspace.store(`${name}_codes`, 'uint8', [packed.length], packed);
+    const isPacked = packing.perByte > 1;
+    const bytes = isPacked ? packed : packed.map((byte) => byte + packing.low);
+    const dtype = isPacked ? 'uint8' : 'int8';
+    const stored = this.workspace.store(`${name}_codes`, dtype, [bytes.length], bytes);
     const unpacked = (chain: Chain, shape: readonly number[]) => {
+      if (!isPacked) return chain.add('Reshape', [stored, this.#ints(shape)]);
       const index = chain.add('Cast', [stored], [int('to', dtypeCode('int32'))]);
       let flat = chain.add('Gather', [this.#table(packing), index]);
       if (packed.length * packing.perByte !== count) {

@@ -1,4 +1,3 @@
-import { measureRanges } from '../../../../src/methods/compress/formats/measured-ranges.js';
 import { checkKernels } from '../../../../src/methods/ternarize/formats/check.js';
 import { storeFloats } from '../../../../src/methods/ternarize/formats/float.js';
 import type {
@@ -16,6 +15,7 @@ import {
   type NodeProto,
   serializeModel,
   type TensorProto,
+  tensorInfo,
 } from '../../../../src/onnx/index.js';
 import { floats, node } from '../../../support/protos.js';
 import {
@@ -429,6 +429,49 @@ describe('bits a weight', () => {
   });
 });
 
+describe('codes of more bits', () => {
+  const coded = (bits: 2 | 4 | 8): CodedLayer => {
+    const codes = someCodes(8, 128);
+    const least = -(2 ** (bits - 1));
+    const wide = codes.codes.map((_, i) => (i % 2 ? least : -least - 1));
+    return { codes: { ...codes, codes: wide }, bits };
+  };
+
+  test.each<[string, Store, number[]]>([
+    ['ort', blocks2, [2, 4, 8]],
+    ['ort, packed trits', archived, [2, 4, 8]],
+    ['ort4', blocks4, [4, 4, 8]],
+  ])('%s: the more of theirs and of the format', async (_, store, stored) => {
+    for (const [i, bits] of ([2, 4, 8] as const).entries()) {
+      const model = matMul(8, 128);
+      const [report] = await store(model, always(coded(bits)));
+      const [{ attribute }] = model.proto.graph?.node ?? [];
+      expect(Number(attribute.find(({ name }) => name === 'bits')?.i)).toBe(stored[i]);
+      expect(report.bytes).toBe((8 * 128 * stored[i]) / 8 + 4 * 8);
+      const x = float32([5, 128]);
+      const wanted = product(x.data as Float32Array, coded(bits));
+      expect(relativeError(await outputOf(model, { x }, 'all'), wanted)).toBeLessThan(1e-2);
+    }
+  });
+
+  test.each([storePacked, storeIntegers])(
+    'eight are int8 in the file, without a table',
+    async (store) => {
+      const model = matMul(8, 128);
+      const reports = await store(model, always(coded(8)));
+      const { initializer = [], node: nodes = [] } = model.proto.graph ?? {};
+      const types = initializer.map((t) => [tensorInfo(t).dtype, tensorInfo(t).elements]);
+      expect(types).toContainEqual(['int8', 8 * 128]);
+      expect(nodes.map(({ opType }) => opType)).not.toContain('Gather');
+      expect(reports[0].bytes).toBe(8 * 128 + 4 * 8);
+      expect(await kernels(model, reports)).toMatchObject([{ fast: true }]);
+      const x = float32([5, 128]);
+      const wanted = product(x.data as Float32Array, coded(8));
+      expect(relativeError(await outputOf(model, { x }, 'all'), wanted)).toBeLessThan(1e-2);
+    },
+  );
+});
+
 describe('kernels', () => {
   /** Products of every kind between activations of every kind. */
   const chain = (): Model => {
@@ -502,51 +545,5 @@ describe('kernels', () => {
         new Array(5).fill({ fast: false, reason: 'its weights are unpacked in each run' }),
       );
     }
-  });
-
-  test('convolutions in integers, where ranges of activations are known', async () => {
-    const network2 = () =>
-      network(
-        [
-          node('Conv', ['x', 'w'], ['h'], { pads: [1, 1, 1, 1] }, { name: 'first' }),
-          node('Relu', ['h'], ['r']),
-          node('Conv', ['r', 'v'], ['y'], {}, { name: 'second' }),
-        ],
-        [stored('w', [16, 16, 3, 3]), stored('v', [16, 16, 3, 3], 3)],
-        [1, 16, 8, 8],
-      );
-    const ternary = { codes: someCodes(16, 144), bias: noise(16, 6) };
-    const x = float32([1, 16, 8, 8]);
-    const floatModel = network2();
-    await storeFloats(floatModel, always(ternary));
-    const wanted = await outputOf(floatModel, { x });
-    const model = network2();
-    const ranges = await measureRanges(
-      floatModel,
-      async function* () {
-        yield { x };
-      },
-      { rule: { kind: 'least-squares' }, threads: 1 },
-    );
-    const reports = await storeIntegers(model, always(ternary), ranges);
-    expect(reports.map(({ name, kernel }) => [name, kernel])).toEqual([
-      ['first', 'QLinearConv'],
-      ['second', 'QLinearConv'],
-    ]);
-    // Five weights a byte, and a scale for each output.
-    for (const { bytes } of reports) expect(bytes).toBe(Math.ceil((16 * 144) / 5) + 4 * 16);
-    for (const optimization of ['all', 'disabled'] as const)
-      expect(relativeError(await outputOf(model, { x }, optimization), wanted)).toBeLessThan(0.05);
-    const found = await kernels(model, reports);
-    expect(found).toMatchObject([{ fast: true }, { fast: true }]);
-  });
-
-  test('no integers of two bits are ever dequantized: runtimes fuse them wrongly', async () => {
-    for (const { store } of Object.values(formats))
-      for (const rows of [6, 8, 9, 11]) {
-        const model = matMul(rows, 64);
-        await store(model, always({ codes: someCodes(rows, 64) }));
-        expect(opTypes(model)).not.toContain('DequantizeLinear');
-      }
   });
 });

@@ -1,7 +1,9 @@
 import fc from 'fast-check';
 import {
   codeTable,
+  eightBits,
   fourBits,
+  narrowest,
   type Packing,
   packCodes,
   trits,
@@ -79,4 +81,20 @@ test('a byte that is no five trits is refused', () => {
   expect(() => unpackCodes(Uint8Array.of(243), { rows: 1, cols: 5 }, trits)).toThrow(
     'does not hold',
   );
+});
+
+test('eight bits: bytes from the zero point 128 up', () => {
+  const ends = Int8Array.of(-128, -1, 0, 127);
+  const packed = packCodes(ends, { rows: 1, cols: 4 }, eightBits);
+  expect([...packed]).toEqual([0, 127, 128, 255]);
+  expect(unpackCodes(packed, { rows: 1, cols: 4 }, eightBits)).toEqual(ends);
+});
+
+test('the narrowest packing that holds all codes', () => {
+  expect(narrowest(Int8Array.of(-1, 1))).toBe(trits);
+  expect(narrowest(Int8Array.of(-2, 1))).toBe(twoBits);
+  expect(narrowest(Int8Array.of(2))).toBe(fourBits);
+  expect(narrowest(Int8Array.of(-8, 7))).toBe(fourBits);
+  expect(narrowest(Int8Array.of(8))).toBe(eightBits);
+  expect(narrowest(Int8Array.of(-9))).toBe(eightBits);
 });
