@@ -29,7 +29,7 @@ export const parameters = z.object({
     )
     .default(3)
     .describe(
-      'values of a weight, times its scale: 3 is {-1, 0, 1}; 4 is {-2, -1, 0, 1}, in the same two bits; 16 and 256 are int4 and int8, to compare with (default 3)',
+      'values of a weight, times its scale: 3 is {-1, 0, 1}; 4 is {-2, -1, 0, 1}, in the same two bits; 16 and 256 are int4 and int8 (15 and 255 values, as many on either side of 0), to compare with (default 3)',
     ),
   granularity: z
     .enum(['group', 'channel', 'tensor'])

@@ -247,8 +247,8 @@ function moveLevel(task: Task, band: Band, row: number, level: number, step: num
 }
 
 /** What codes are multiplied with, when this is the solution for their scale. */
-const codeFactor = ({ low }: Quantizer, scale: number): number =>
-  flushScale(scale) === 0 ? 0 : scale < 0 && low === -1 ? -1 : 1;
+const codeFactor = ({ low, high }: Quantizer, scale: number): number =>
+  flushScale(scale) === 0 ? 0 : scale < 0 && low === -high ? -1 : 1;
 
 /** Flips the codes under a negative scale, drops those under one that is as good as 0. */
 function normalizeGroup(task: Task, band: Band, row: number, g: number): void {

@@ -13,8 +13,7 @@ import {
 } from '../../../../src/methods/ternarize/maths/quantizers.js';
 import { fitRows } from '../../../../src/methods/ternarize/maths/rows.js';
 import { distance, naiveInverse } from '../../compress/maths/numbers.js';
-import { relativeOutputError } from './output-error.js';
-import { codesFor, momentsOf, randomInputs, randomLayer } from './support.js';
+import { codesFor, momentsOf, quadratic, randomInputs, randomLayer } from './support.js';
 
 function hessianOf(cols: number, seed: number) {
   const hessian = prepareHessian('l', momentsOf(randomInputs(4 * cols, cols, seed), cols), {
@@ -74,6 +73,8 @@ test.each<[QuantizerName, number, number]>([
   ['absmean', 41, 16],
   ['asymmetric', 30, 10],
   ['four-level', 30, 7],
+  ['int4', 41, 8],
+  ['int8', 30, 10],
   ['fit', 30, 30],
   // More than a block in a group, after another group.
   ['fit', 300, 145],
@@ -132,11 +133,11 @@ test('each stage lowers the error at the output', () => {
   const cols = 96;
   const layer = randomLayer(40, cols, 4);
   const { hessian, factor } = hessianOf(cols, 5);
-  for (const quantizer of ['fit', 'four-level', 'asymmetric'] as const) {
+  for (const quantizer of ['fit', 'four-level', 'asymmetric', 'int4', 'int8'] as const) {
     const errors = (['fit', 'gptq', 'gptq-cd'] as const).map((method) => {
       const codes = codesFor(layer, { group: 32 }, makeQuantizer(quantizer).offsets);
       codeRows({ layer, quantizer, method, hessian, factor }, codes);
-      return relativeOutputError(layer, codes, hessian);
+      return quadratic(layer, codes, hessian.full ?? new Float64Array());
     });
     expect(errors[1]).toBeLessThan(0.8 * errors[0]);
     expect(errors[2]).toBeLessThan(errors[1]);

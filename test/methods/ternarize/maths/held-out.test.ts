@@ -38,6 +38,42 @@ test('the share of the output that is lost, next to brute force', async () => {
   expect((await heldOut.error(codes, bias)) / (error / power)).toBeCloseTo(1, 4);
 });
 
+test('in bands of outputs, none of them large, it is the same', async () => {
+  const n = 2 ** 19;
+  const wide = randomLayer(10, 2, 7);
+  // Not centred: otherwise it would not show which output a bias is taken from.
+  const inputs = Float32Array.from({ length: 2 * n }, (_, k) => ((k * 37) % 101) / 50);
+  const made = codesFor(wide, 'channel');
+  codeRows({ layer: wide, quantizer: 'fit', method: 'fit' }, made);
+  const bias = Float64Array.from({ length: wide.rows }, (_, r) => r / 7 - 0.5);
+  const bands: number[] = [];
+  let largest = 0;
+  const watched = async (a: Float32Array, b: Float32Array, k: number) => {
+    const c = await product(a, b, k);
+    bands.push(b.length / k);
+    largest = Math.max(largest, b.byteLength, c.byteLength);
+    return c;
+  };
+  const heldOut = await HeldOut.of(wide, inputs, watched);
+  const relative = await heldOut.error(made, bias);
+  expect(bands).toEqual([4, 4, 2, 4, 4, 2]);
+  expect(largest).toBeLessThanOrEqual(2 ** 24);
+  const coded = decoded(made);
+  let [error, power] = [0, 0];
+  for (let t = 0; t < n; t++)
+    for (let r = 0; r < wide.rows; r++) {
+      const [x0, x1, k] = [inputs[2 * t], inputs[2 * t + 1], 2 * r];
+      const whole = x0 * wide.w[k] + x1 * wide.w[k + 1];
+      error += (whole - x0 * coded[k] - x1 * coded[k + 1] - bias[r]) ** 2;
+      power += whole ** 2;
+    }
+  expect(relative / (error / power)).toBeCloseTo(1, 4);
+  expect(heldOut.power / power).toBeCloseTo(1, 4);
+  // The whole is not computed again for other codes.
+  await heldOut.error(made);
+  expect(bands).toHaveLength(9);
+});
+
 test('nothing lost of nothing is 0, and NaN is the worst', async () => {
   const silent = await HeldOut.of(layer, new Float32Array(2 * cols), product);
   expect(await silent.error(codes)).toBe(0);

@@ -27,7 +27,7 @@ test('neither refits nor descents raise the quadratic form, from any codes', () 
     fc.property(
       fc.integer({ min: 1, max: 6 }),
       fc.integer({ min: 1, max: 24 }),
-      fc.constantFrom<QuantizerName>('fit', 'asymmetric', 'four-level'),
+      fc.constantFrom<QuantizerName>('fit', 'asymmetric', 'four-level', 'int4', 'int8'),
       fc.oneof(
         fc.constantFrom<Granularity>('tensor', 'channel'),
         fc.record({ group: fc.integer({ min: 1, max: 12 }) }),
@@ -39,7 +39,7 @@ test('neither refits nor descents raise the quadratic form, from any codes', () 
         const quantizer = makeQuantizer(name);
         const codes = codesFor(layer, granularity, quantizer.offsets);
         const next = uniform(seed);
-        const span = 2 - quantizer.low;
+        const span = quantizer.high - quantizer.low + 1;
         codes.codes.forEach((_, k) => {
           codes.codes[k] = quantizer.low + Math.floor(next() * span);
         });
@@ -56,7 +56,9 @@ test('neither refits nor descents raise the quadratic form, from any codes', () 
           expect(after).toBeLessThanOrEqual(before * (1 + 1e-9) + 1e-12);
           before = after;
         }
-        if (quantizer.low === -1) expect(codes.scales.every((s) => s >= 0)).toBe(true);
+        const { low, high } = quantizer;
+        expect(codes.codes.every((code) => low <= code && code <= high)).toBe(true);
+        if (low === -high) expect(codes.scales.every((s) => s >= 0)).toBe(true);
         if (codes.shared) expect(new Set(codes.scales).size).toBe(1);
       },
     ),
@@ -109,6 +111,23 @@ test('a negative scale flips the codes, a zero one drops them', () => {
   // [1, 1] against codes [1, -1], and [0, 0]: the best scale is 0, to rounding.
   expect(codes.scales[1]).toBeCloseTo(0, 9);
   expect(codes.scales[2]).toBeCloseTo(0, 9);
+});
+
+test('int4 flips too, four levels cannot', () => {
+  const layer = layerOf(1, [7, -2, 3, -1]);
+  const refined = (name: QuantizerName, given: number[]) => {
+    const codes = codesFor(layer, 'channel');
+    codes.codes.set(given);
+    codes.scales.fill(2);
+    refineRows(layer, codes, makeQuantizer(name), identity(4), { rounds: 1, sweeps: 0 });
+    return codes;
+  };
+  const int4 = refined('int4', [-7, 2, -3, 1]);
+  expect(int4.codes).toEqual(Int8Array.of(7, -2, 3, -1));
+  expect(int4.scales[0]).toBeCloseTo(1, 5);
+  const four = refined('four-level', [-2, 1, -1, 0]);
+  expect(four.codes).toEqual(Int8Array.of(-2, 1, -1, 0));
+  expect(four.scales[0]).toBeLessThan(0);
 });
 
 test('a zero scale, and codes that are all 0, stay that way', () => {
