@@ -239,3 +239,20 @@ export function concat(parts: readonly Float32Array[]): Float32Array {
   }
   return all;
 }
+
+/** Columns of one convolution group out of token rows [n, groups * cols]. */
+export function groupRows(
+  rows: Float32Array,
+  cols: number,
+  groups: number,
+  group: number,
+): Float32Array {
+  if (groups === 1) return rows;
+  const n = rows.length / (cols * groups);
+  const own = new Float32Array(n * cols);
+  for (let i = 0; i < n; i++) {
+    const from = (i * groups + group) * cols;
+    own.set(rows.subarray(from, from + cols), i * cols);
+  }
+  return own;
+}

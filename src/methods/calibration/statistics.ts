@@ -111,6 +111,15 @@ export class StatisticsAccumulator {
   }
 }
 
+/** As if the samples of all were one after the other. A single one is handed back as it is. */
+export function mergeAccumulators(parts: readonly StatisticsAccumulator[]): StatisticsAccumulator {
+  const [first, ...others] = parts;
+  if (others.length === 0) return first;
+  const all = new StatisticsAccumulator(first.cols, { gram: first.hasGram });
+  for (const part of parts) all.merge(part);
+  return all;
+}
+
 /** Reduces one sample x [tokens, cols] in float64, the variance in two passes. */
 export function reduceActivation(
   x: Float32Array,

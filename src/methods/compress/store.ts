@@ -1,21 +1,17 @@
 import { batches } from '../../data/index.js';
 import { modelInputs } from '../../graph/interface.js';
+import { type WeightLayer, weightLayers } from '../../graph/weight-layers.js';
+import { Workspace } from '../../graph/workspace.js';
 import type { Model } from '../../onnx/index.js';
 import type { Calibration } from '../method.js';
 import type { BitsOf } from './bits.js';
 import type { ActivationRanges } from './formats/activation-ranges.js';
 import { rangesFromBatchNorm } from './formats/batch-norm-ranges.js';
 import { storeRounded } from './formats/fake.js';
-import {
-  type ChooseFormat,
-  type StoredLayer,
-  type WeightLayer,
-  weightLayers,
-} from './formats/layers.js';
+import type { ChooseFormat, StoredLayer } from './formats/layers.js';
 import { measureRanges } from './formats/measured-ranges.js';
 import { storeQdq } from './formats/qdq.js';
 import { storeWeightOnly } from './formats/weight-only.js';
-import { Workspace } from './formats/workspace.js';
 import { type CompressParameters, formatOf } from './parameters.js';
 import type { RewrittenLayer } from './rewrite.js';
 

@@ -1,6 +1,6 @@
 import { makeNode } from '../../graph/build.js';
+import { Workspace } from '../../graph/workspace.js';
 import { encodeFloat32, type Model, type NodeProto, type TensorProto } from '../../onnx/index.js';
-import { Workspace } from './formats/workspace.js';
 
 /** New values for a parameter of a node of the main graph, which may be of another shape. */
 export interface ParameterValue {

@@ -1,12 +1,13 @@
 import { dataError, modelError } from '../../errors.js';
 import { maskEdit, readMatrix, replaceEdit, type WeightMatrix } from '../../graph/weight-matrix.js';
 import { tensorInfo } from '../../onnx/index.js';
-import { type Collected, concat, type Part } from '../calibration/collect.js';
+import { type Collected, concat, groupRows, type Part } from '../calibration/collect.js';
 import {
   countNonFinite,
   countNonFiniteStatistics,
   type InputStatistics,
-  StatisticsAccumulator,
+  mergeAccumulators,
+  type StatisticsAccumulator,
 } from '../calibration/statistics.js';
 import type { Target } from '../calibration/targets.js';
 import { correctBias } from './bias.js';
@@ -118,12 +119,7 @@ function mergedStatistics(
 ): InputStatistics | undefined {
   const [first, ...others] = new Set(seen.map((c) => c.accumulators[group]));
   if (!first) return undefined;
-  let all = first;
-  if (others.length > 0) {
-    all = new StatisticsAccumulator(first.cols, { gram: first.hasGram });
-    for (const part of [first, ...others]) all.merge(part);
-  }
-  const statistics = finish(all);
+  const statistics = finish(mergeAccumulators([first, ...others]));
   const bad = countNonFiniteStatistics(statistics);
   if (bad > 0) {
     throw dataError('The calibration data drives a layer to NaN or infinity.', {
@@ -143,18 +139,6 @@ function refuseNonFinite(w: Float32Array, { view }: WeightMatrix): void {
     got: `${bad} of ${tensorInfo(view.tensor).elements} values`,
     hint: 'Repair the model, or leave the layer out with --exclude.',
   });
-}
-
-/** Columns of one convolution group out of token rows [n, groups * cols]. */
-function groupRows(rows: Float32Array, cols: number, groups: number, group: number): Float32Array {
-  if (groups === 1) return rows;
-  const n = rows.length / (cols * groups);
-  const own = new Float32Array(n * cols);
-  for (let i = 0; i < n; i++) {
-    const from = (i * groups + group) * cols;
-    own.set(rows.subarray(from, from + cols), i * cols);
-  }
-  return own;
 }
 
 /** [rows] what pruning took from each output on average over tokens. */

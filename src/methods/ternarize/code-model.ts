@@ -30,6 +30,8 @@ const heldOutEvery = 5;
 /** Below this many weights in a layer, starting worker threads costs more than it saves. */
 const worthWorkers = 1 << 16;
 
+type Calibrated = Pick<Context, 'calibration' | 'threads' | 'progress'>;
+
 /**
  * Chooses codes and biases for the planned layers, in memory; the model stays as it is.
  * @param graph the model's, of opset 13 or more, that `planned` was found in
@@ -40,32 +42,77 @@ export async function codeModel(
   graph: Graph,
   planned: readonly PlannedLayer[],
   settings: Settings,
-  context: Pick<Context, 'calibration' | 'threads' | 'progress'>,
+  context: Calibrated,
   levelsOf: LevelsOf = () => settings.levels,
 ): Promise<Map<string, Outcome>> {
-  const { calibration, threads } = context;
+  const outcomes = new Map<string, Outcome>();
+  const wants = ({ planned: [{ report }] }: Target<PlannedLayer>) => levelsOf(report.name);
+  await visitTargets(model, graph, planned, settings, context, {
+    wants: (target) => wants(target) !== undefined,
+    visit: async (target, seen, tools) => {
+      const levels = wants(target) ?? settings.levels;
+      const outcome = await codeTarget(model, target, levels, settings, seen, tools);
+      for (const { report } of target.planned) outcomes.set(report.name, outcome);
+      return outcome;
+    },
+  });
+  return outcomes;
+}
+
+/** Codes every planned layer in each of the levels, in one pass of the original model. */
+export async function codeInLevels(
+  model: Model,
+  graph: Graph,
+  planned: readonly PlannedLayer[],
+  given: Settings,
+  context: Calibrated,
+  choices: readonly Levels[],
+): Promise<Map<Levels, Map<string, Outcome>>> {
+  const settings = { ...given, oneshot: true };
+  const all = new Map(choices.map((levels) => [levels, new Map<string, Outcome>()]));
+  await visitTargets(model, graph, planned, settings, context, {
+    wants: () => true,
+    visit: async (target, seen, tools) => {
+      for (const [levels, outcomes] of all) {
+        const outcome = await codeTarget(model, target, levels, settings, seen, tools);
+        for (const { report } of target.planned) outcomes.set(report.name, outcome);
+      }
+      return undefined;
+    },
+  });
+  return all;
+}
+
+interface Visitor {
+  wants: (target: Target<PlannedLayer>) => boolean;
+  /** Returns what layers behind the target are to see in its place, if not what it was. */
+  visit: (target: Target<PlannedLayer>, seen: Seen, tools: Tools) => Promise<Outcome | undefined>;
+}
+
+/** Visits targets in the order of the graph, each with what calibration tells of its inputs. */
+async function visitTargets(
+  model: Model,
+  graph: Graph,
+  planned: readonly PlannedLayer[],
+  settings: Settings,
+  { calibration, threads, progress }: Calibrated,
+  { wants, visit }: Visitor,
+): Promise<void> {
   const study = new Study(model, graph, planned);
-  const targets = toTargets(study.planned).filter(({ planned: [{ report }] }) =>
-    levelsOf(report.name),
-  );
+  const targets = toTargets(study.planned).filter(wants);
   const large = targets.some(({ weight }) => weight.rows * weight.cols >= worthWorkers);
   const pool = new CodePool(large ? threads : 1);
   const algebra = await LinearAlgebra.open(threads);
-  const outcomes = new Map<string, Outcome>();
   const tools = toolsFor(pool, algebra, settings);
   let done = 0;
-  const code = async (target: Target<PlannedLayer>, seen: Seen): Promise<Outcome> => {
-    context.progress('ternarize', done++, targets.length);
-    const names = target.planned.map(({ report }) => report.name);
-    const levels = levelsOf(names[0]) ?? settings.levels;
-    const outcome = await codeTarget(model, target, levels, settings, seen, tools);
-    for (const name of names) outcomes.set(name, outcome);
-    return outcome;
+  const visitNext = (target: Target<PlannedLayer>, seen: Seen) => {
+    progress('ternarize', done++, targets.length);
+    return visit(target, seen, tools);
   };
   try {
     if (!calibration) {
-      for (const target of targets) await code(target, { fit: new Map(), check: new Map() });
-      return outcomes;
+      for (const target of targets) await visitNext(target, { fit: new Map(), check: new Map() });
+      return;
     }
     const wantsGram = (weight: Target['weight']) =>
       settings.coding !== 'fit' && weight.cols <= largestHessian(weight);
@@ -90,17 +137,16 @@ export async function codeModel(
             check: check ? await collectTargets(check, group, () => false) : new Map(),
           };
           for (const target of group) {
-            const { coded } = await code(target, seen);
+            const outcome = await visitNext(target, seen);
             const isLast = i === stages.length - 1 && !segment.output;
-            if (coded && !settings.oneshot && !isLast)
-              await study.try(target, restoreCodes(coded.codes), coded.biases);
+            if (outcome?.coded && !settings.oneshot && !isLast)
+              await study.try(target, restoreCodes(outcome.coded.codes), outcome.coded.biases);
           }
         }
       }
       if (segment.output) input = await propagate(part, segment.output);
       study.reset();
     }
-    return outcomes;
   } finally {
     study.reset();
     await pool.close();
@@ -114,7 +160,7 @@ function toolsFor(pool: CodePool, algebra: LinearAlgebra, { bias }: Settings): T
   return {
     pool,
     algebra,
-    momentsOf: rememberLast((part) => momentsOf([part])),
+    momentsOf: rememberLast(momentsOf),
     hessianOf: (layer, moments, maxCols) => {
       if (last?.moments !== moments) {
         const hessian = prepareHessian(layer, moments, { ...options, maxCols });

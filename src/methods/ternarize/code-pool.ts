@@ -17,10 +17,17 @@ export class CodePool {
     return this.#workers.active ? SharedArrayBuffer : ArrayBuffer;
   }
 
-  async code(task: CodingTask, granularity: Granularity): Promise<LayerCodes> {
+  /** @param from codes of 'gptq', for 'gptq-cd' to go on from; they stay as they are */
+  async code(wanted: CodingTask, granularity: Granularity, from?: LayerCodes): Promise<LayerCodes> {
+    const task = { ...wanted, started: from !== undefined };
     const { layer, quantizer, hessian, factor } = task;
     const { offsets } = makeQuantizer(quantizer);
     const codes = allocateCodes(layer, granularity, { offsets, Memory: this.Memory });
+    if (from) {
+      codes.codes.set(from.codes);
+      codes.scales.set(from.scales);
+      if (from.offsets) codes.offsets?.set(from.offsets);
+    }
     // Rows that share one scale cannot be divided.
     if (!this.#workers.active || codes.shared) {
       codeRows(task, codes);

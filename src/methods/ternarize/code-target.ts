@@ -1,8 +1,8 @@
 import { readMatrix, type WeightMatrix } from '../../graph/weight-matrix.js';
 import type { Model } from '../../onnx/index.js';
 import type { LinearAlgebra } from '../../runtime/linear-algebra.js';
-import { type Collected, concat } from '../calibration/collect.js';
-import type { StatisticsAccumulator } from '../calibration/statistics.js';
+import { type Collected, concat, groupRows } from '../calibration/collect.js';
+import { mergeAccumulators, type StatisticsAccumulator } from '../calibration/statistics.js';
 import type { Target } from '../calibration/targets.js';
 import type { CodePool } from './code-pool.js';
 import { type KeptCodes, keepCodes } from './kept-codes.js';
@@ -13,7 +13,6 @@ import { detectTernary } from './maths/detect.js';
 import { relativeWeightError, zeroFraction } from './maths/error.js';
 import { HeldOut } from './maths/held-out.js';
 import type { Hessian, InputMoments } from './maths/hessian.js';
-import { momentsOf } from './moments.js';
 import type { Coding, Levels, Settings } from './parameters.js';
 import type { PlannedLayer } from './plan.js';
 
@@ -170,7 +169,8 @@ async function codeGroup(
   const moments = merged(inputs, tools);
   const known = moments && tools.hessianOf(layer.name, moments, maxCols);
   const reason = known?.hessian.reason;
-  if (settings.coding !== 'fit' && !known?.factor) notes.push(reasons[reason ?? 'indefinite']);
+  if (settings.coding !== 'fit' && !known?.factor)
+    notes.push(`${reasons[reason ?? 'indefinite']}: each group by itself, weighted by input power`);
   const tried = known?.factor
     ? codings.slice(0, codings.indexOf(settings.coding) + 1)
     : codings.slice(0, 1);
@@ -180,12 +180,13 @@ async function codeGroup(
 
   let best: { codes: LayerCodes; coding: Coding; error?: number; bias?: Float64Array } | undefined;
   // Without held-out inputs nothing can tell which is best: the last is expected to be.
+  const { hessian, factor } = known ?? {};
+  let last: LayerCodes | undefined;
   for (const method of check ? tried : tried.slice(-1)) {
-    const { hessian, factor } = known ?? {};
-    const codes = await tools.pool.code(
-      { layer, quantizer, method, hessian, factor },
-      settings.granularity,
-    );
+    const task = { layer, quantizer, method, hessian, factor };
+    const start = method === 'gptq-cd' ? last : undefined;
+    const codes = await tools.pool.code(task, settings.granularity, start);
+    last = codes;
     const bias = biasOf(layer, codes, settings.bias, moments?.mean);
     const error = await check?.error(codes, bias);
     if (!best || (error ?? 0) < (best.error ?? Number.POSITIVE_INFINITY) || error === undefined)
@@ -210,20 +211,18 @@ async function codeGroup(
   return { codes, coding, biases, error, power: check?.power, notes };
 }
 
+/** Why there is no whole covariance to go by. */
 const reasons = {
-  'not gathered': 'too many inputs for covariances: each group by itself, weighted by input power',
-  'few tokens':
-    'too few calibration rows for covariances: each group by itself, weighted by input power',
-  'many inputs': 'too many inputs for covariances: each group by itself, weighted by input power',
-  indefinite:
-    'covariances are not positive definite: each group by itself, weighted by input power',
+  'not gathered': 'too many inputs for covariances',
+  'few tokens': 'too few calibration rows for covariances',
+  'many inputs': 'too many inputs for covariances',
+  indefinite: 'covariances are not positive definite',
 };
 
 /** As if the samples of all layers that share the tensor were one after the other. */
 function merged(inputs: GroupData['inputs'], tools: Tools): InputMoments | undefined {
   if (inputs.length === 0) return undefined;
-  const parts = [...new Set(inputs.map(({ moments }) => moments))];
-  return parts.length === 1 ? tools.momentsOf(parts[0]) : momentsOf(parts);
+  return tools.momentsOf(mergeAccumulators([...new Set(inputs.map(({ moments }) => moments))]));
 }
 
 /** [rows]; undefined where there is none. */
@@ -249,14 +248,7 @@ function heldOutRows(
   const known = new Set(planned.flatMap((p) => check.get(p)?.rows ?? []));
   const all = concat([...known]);
   if (all.length === 0) return undefined;
-  if (groups === 1) return all;
-  const n = all.length / (cols * groups);
-  const own = new Float32Array(n * cols);
-  for (let i = 0; i < n; i++) {
-    const from = (i * groups + group) * cols;
-    own.set(all.subarray(from, from + cols), i * cols);
-  }
-  return own;
+  return groupRows(all, cols, groups, group);
 }
 
 function joinCodes(

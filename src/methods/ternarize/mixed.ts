@@ -4,9 +4,9 @@ import type { Graph } from '../../graph/graph.js';
 import { Model } from '../../onnx/index.js';
 import { keepsWithin, mostSteps, refuseDropSearch, searchData } from '../drop-search.js';
 import type { Context } from '../method.js';
-import { codeModel, type LevelsOf } from './code-model.js';
+import { codeInLevels, codeModel, type LevelsOf } from './code-model.js';
 import type { Outcome } from './code-target.js';
-import type { KeptCodes } from './kept-codes.js';
+import { bitsOf, type KeptCodes } from './kept-codes.js';
 import type { Levels, Settings } from './parameters.js';
 import type { PlannedLayer } from './plan.js';
 import { storeCodes } from './store.js';
@@ -48,11 +48,7 @@ export async function searchLevels(
   settings: Settings,
   context: Context,
 ): Promise<{ outcomes: Map<string, Outcome>; note: string }> {
-  const candidates = new Map<Levels, Map<string, Outcome>>();
-  for (const levels of choices) {
-    const quick = { ...settings, oneshot: true };
-    candidates.set(levels, await codeModel(model, graph, planned, quick, context, () => levels));
-  }
+  const candidates = await codeInLevels(model, graph, planned, settings, context, choices);
   const steps = stepsOf(planned, candidates, settings);
   const after = (count: number): LevelsOf => {
     const chosen = new Map(steps.slice(0, count).map(({ layer, levels }) => [layer, levels]));
@@ -172,14 +168,13 @@ function lowerHull(points: readonly Point[]): Point[] {
 
 /** Bits of a weight and bytes of a scale, as the format stores them. */
 function bytesOf({ rows, cols, groups, levels }: KeptCodes, { format, pack }: Settings): number {
-  const fine: Record<Levels, number> = { 3: 2, 4: 2, 16: 4, 256: 8 };
   const trits = format === 'standard' || format === 'standard-int8' || pack === 'trits';
   const bits =
     format === 'float'
       ? 32
       : levels === 3 && trits
         ? 1.6
-        : Math.max(fine[levels], format === 'ort4' ? 4 : 2);
+        : Math.max(bitsOf[levels], format === 'ort4' ? 4 : 2);
   return (rows * cols * bits) / 8 + 4 * rows * groups;
 }
 

@@ -1,9 +1,10 @@
 import { modelError } from '../../errors.js';
 import { Graph } from '../../graph/graph.js';
+import { nameLayers } from '../../graph/weight-layers.js';
 import { type Model, tensorInfo } from '../../onnx/index.js';
 import { foldBatchNorm } from '../compress/formats/fold-batch-norm.js';
-import { requireOpset } from '../compress/formats/opset.js';
 import type { Context, Surgery } from '../method.js';
+import { requireOpset } from '../opset.js';
 import { codeModel } from './code-model.js';
 import type { Outcome } from './code-target.js';
 import type { TernarizeLayer } from './layers.js';
@@ -25,6 +26,8 @@ export async function ternarizeModel(
     const graph = new Graph(model.proto);
     return { graph, planned: planLayers(graph, settings, context.selects) };
   };
+  // What is done to the graph from here on must not change what layers are called.
+  nameLayers(model);
   requireOpset(model, 13);
   const names = new Set(changing(select().planned));
   if (names.size === 0) throw nothingToDo(select().planned.map(({ report }) => report));

@@ -1,7 +1,7 @@
 import { Graph } from '../../../src/graph/graph.js';
-import { weightLayers } from '../../../src/methods/compress/formats/layers.js';
+import { weightLayers } from '../../../src/graph/weight-layers.js';
+import { Workspace } from '../../../src/graph/workspace.js';
 import { refuseQuantized } from '../../../src/methods/compress/formats/refuse-quantized.js';
-import { Workspace } from '../../../src/methods/compress/formats/workspace.js';
 import { readNetwork } from '../../../src/methods/compress/network.js';
 import { parameters } from '../../../src/methods/compress/parameters.js';
 import { planCompression } from '../../../src/methods/compress/plan.js';

@@ -34,3 +34,25 @@ test.each([2, 3])('%i workers give the codes that one thread gives', async (thre
     await pool.close();
   }
 });
+
+test('descent may go on from the codes of GPTQ', async () => {
+  const pool = new CodePool(2);
+  try {
+    const options = { centred: true, Memory: pool.Memory };
+    const hessian = prepareHessian('layer', moments, options);
+    const task = {
+      layer,
+      quantizer: 'fit',
+      hessian,
+      factor: factorHessian(hessian, options),
+    } as const;
+    const whole = await pool.code({ ...task, method: 'gptq-cd' }, { group: 16 });
+    const start = await pool.code({ ...task, method: 'gptq' }, { group: 16 });
+    const before = Array.from(start.codes);
+    const rest = await pool.code({ ...task, method: 'gptq-cd' }, { group: 16 }, start);
+    expect(rest).toEqual(whole);
+    expect(Array.from(start.codes)).toEqual(before);
+  } finally {
+    await pool.close();
+  }
+});

@@ -6,10 +6,10 @@
  */
 import { floatAttribute, intAttribute, isStandard } from '../../../graph/nodes.js';
 import { topologicalOrder } from '../../../graph/topology.js';
+import { Workspace } from '../../../graph/workspace.js';
 import { type Model, type NodeProto, readTensorFloat32 } from '../../../onnx/index.js';
 import { reluMoments } from '../maths/gaussian-relu.js';
 import type { ActivationRanges, Range } from './activation-ranges.js';
-import { Workspace } from './workspace.js';
 
 /** Of each channel of a tensor, or of all of them at once when the length is 1. */
 interface Span {

@@ -1,10 +1,11 @@
+import { weightLayers } from '../../../graph/weight-layers.js';
 import { replaceEdit } from '../../../graph/weight-matrix.js';
+import { Workspace } from '../../../graph/workspace.js';
 import type { Model } from '../../../onnx/index.js';
 import { dequantize } from '../maths/quantize.js';
 import { quantizeLayer } from './integer-weights.js';
-import { type ChooseFormat, type StoredLayer, weightLayers } from './layers.js';
+import type { ChooseFormat, StoredLayer } from './layers.js';
 import { refuseQuantized } from './refuse-quantized.js';
-import { Workspace } from './workspace.js';
 
 /**
  * Rounds weights and stores them as the floats they were, to study what rounding costs: the file

@@ -1,11 +1,11 @@
 import { modelError } from '../../../errors.js';
 import type { ConstantView } from '../../../graph/constants.js';
 import { floatAttribute, intAttribute, isStandard } from '../../../graph/nodes.js';
+import { type WeightLayer, weightLayers } from '../../../graph/weight-layers.js';
 import { readMatrix } from '../../../graph/weight-matrix.js';
+import { Workspace } from '../../../graph/workspace.js';
 import { type Model, type NodeProto, readTensorFloat32, tensorInfo } from '../../../onnx/index.js';
 import { outputAffine } from '../maths/batch-norm.js';
-import { type WeightLayer, weightLayers } from './layers.js';
-import { Workspace } from './workspace.js';
 
 /** A layer that took over the BatchNormalization behind it. */
 export interface Folded {

@@ -1,9 +1,9 @@
 /** Ops that ONNX Runtime has integer kernels for, and what reads and writes integers around them. */
 import type { Value } from '../../../graph/graph.js';
 import { attribute, floatAttribute, intAttribute, isStandard } from '../../../graph/nodes.js';
+import type { Workspace } from '../../../graph/workspace.js';
 import { type NodeProto, readTensorFloat32 } from '../../../onnx/index.js';
 import type { Range } from './activation-ranges.js';
-import type { Workspace } from './workspace.js';
 
 /** How an op works on integers: `weighted` times a weight, `joined` all inputs alike, `moved` codes unchanged. */
 export type IntegerKind = 'weighted' | 'joined' | 'pooled' | 'moved';

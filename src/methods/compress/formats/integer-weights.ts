@@ -1,5 +1,8 @@
 import { modelError, usageError } from '../../../errors.js';
+import { int, makeNode } from '../../../graph/build.js';
+import type { WeightLayer } from '../../../graph/weight-layers.js';
 import { readMatrix } from '../../../graph/weight-matrix.js';
+import type { Workspace } from '../../../graph/workspace.js';
 import {
   dtypeByteLength,
   encodeFloat32,
@@ -8,8 +11,7 @@ import {
   type TensorProto,
 } from '../../../onnx/index.js';
 import { leastSquaresScales, maxScales, type Quantized, quantize } from '../maths/quantize.js';
-import type { StoredLayer, WeightFormat, WeightLayer } from './layers.js';
-import { dequantizeNode, type Workspace } from './workspace.js';
+import type { StoredLayer, WeightFormat } from './layers.js';
 
 /** The smallest float32 that no arithmetic unit flushes to zero. */
 export const smallestScale = 2 ** -126;
@@ -135,3 +137,16 @@ function toShape(codes: Int16Array, shape: readonly number[], axis: number): Int
 
 const sameNumbers = (a: Float64Array, b: Float64Array): boolean =>
   a.length === b.length && a.every((x, i) => x === b[i]);
+
+/** `x` as integers read back: a node, per channel when `axis` is given. */
+export const dequantizeNode = (
+  [codes, scale, zeroPoint]: readonly string[],
+  output: string,
+  axis?: number,
+): NodeProto =>
+  makeNode(
+    'DequantizeLinear',
+    zeroPoint ? [codes, scale, zeroPoint] : [codes, scale],
+    output,
+    axis === undefined ? [] : [int('axis', axis)],
+  );

@@ -1,11 +1,11 @@
 import { int, makeNode } from '../../../graph/build.js';
+import { Workspace } from '../../../graph/workspace.js';
 import type { Model, ModelProto } from '../../../onnx/index.js';
 import { openPart } from '../../../runtime/part.js';
 import { type Feeds, type Session, withSession } from '../../../runtime/session.js';
 import type { Range } from './activation-ranges.js';
 import { Histogram } from './histogram.js';
 import { rangedValues } from './integer-ops.js';
-import { Workspace } from './workspace.js';
 
 /** How a range is chosen from what was seen. */
 export type RangeRule =

@@ -1,9 +1,9 @@
 import { topologicalOrder } from '../../../graph/topology.js';
+import type { WeightLayer } from '../../../graph/weight-layers.js';
+import type { Workspace } from '../../../graph/workspace.js';
 import type { NodeProto } from '../../../onnx/index.js';
 import { type ActivationRanges, intersect, type Range } from './activation-ranges.js';
 import { cutBehind, dataInputs, integerKind, isPlainProduct } from './integer-ops.js';
-import type { WeightLayer } from './layers.js';
-import type { Workspace } from './workspace.js';
 
 /** A node that computes in integers. */
 export interface IntegerNode {

@@ -1,23 +1,23 @@
 import { makeNode } from '../../../graph/build.js';
 import { topologicalOrder } from '../../../graph/topology.js';
+import { type WeightLayer, weightLayers } from '../../../graph/weight-layers.js';
+import { Workspace } from '../../../graph/workspace.js';
 import { type Model, type NodeProto, readTensorFloat32 } from '../../../onnx/index.js';
+import { requireOpset } from '../../opset.js';
 import type { Quantized } from '../maths/quantize.js';
 import { roundHalfEven } from '../maths/rounding.js';
 import { type ActivationRanges, type Range, uint8Grid } from './activation-ranges.js';
 import { foldBatchNorm } from './fold-batch-norm.js';
 import { dataInputs, integerKind } from './integer-ops.js';
-import { IntegerStore, type IntegerWeight, quantizeLayer } from './integer-weights.js';
 import {
-  type ChooseFormat,
-  type StoredLayer,
-  type WeightFormat,
-  type WeightLayer,
-  weightLayers,
-} from './layers.js';
-import { requireOpset } from './opset.js';
+  dequantizeNode,
+  IntegerStore,
+  type IntegerWeight,
+  quantizeLayer,
+} from './integer-weights.js';
+import type { ChooseFormat, StoredLayer, WeightFormat } from './layers.js';
 import { type IntegerNode, type IntegerPlan, planIntegers } from './qdq-plan.js';
 import { refuseQuantized } from './refuse-quantized.js';
-import { dequantizeNode, Workspace } from './workspace.js';
 
 /** Codes of a bias stay below this, so that a sum of products can be added in 32 bits. */
 const mostBiasCode = 2 ** 30;

@@ -1,9 +1,10 @@
+import { weightLayers } from '../../../graph/weight-layers.js';
+import { Workspace } from '../../../graph/workspace.js';
 import type { Model, NodeProto } from '../../../onnx/index.js';
+import { requireOpset } from '../../opset.js';
 import { IntegerStore, quantizeLayer } from './integer-weights.js';
-import { type ChooseFormat, type StoredLayer, weightLayers } from './layers.js';
-import { requireOpset } from './opset.js';
+import type { ChooseFormat, StoredLayer } from './layers.js';
 import { refuseQuantized } from './refuse-quantized.js';
-import { Workspace } from './workspace.js';
 
 /** Codes of up to so many bits are stored two to a byte. */
 const int4Bits = 4;

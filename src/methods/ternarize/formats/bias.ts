@@ -1,13 +1,13 @@
 import { makeNode } from '../../../graph/build.js';
 import { floatAttribute, isStandard } from '../../../graph/nodes.js';
+import type { WeightLayer } from '../../../graph/weight-layers.js';
+import type { Workspace } from '../../../graph/workspace.js';
 import {
   type AttributeProto,
   type NodeProto,
   readTensorFloat32,
   tensorInfo,
 } from '../../../onnx/index.js';
-import type { WeightLayer } from '../../compress/formats/layers.js';
-import type { Workspace } from '../../compress/formats/workspace.js';
 
 /** All that is added to a layer's product. */
 export interface Addition {

@@ -1,9 +1,9 @@
 import { usageError } from '../../../errors.js';
+import { type WeightLayer, weightLayers } from '../../../graph/weight-layers.js';
+import { Workspace } from '../../../graph/workspace.js';
 import type { Model, NodeProto } from '../../../onnx/index.js';
-import { type WeightLayer, weightLayers } from '../../compress/formats/layers.js';
-import { requireOpset } from '../../compress/formats/opset.js';
-import { Workspace } from '../../compress/formats/workspace.js';
 import type { LayerReport } from '../../method.js';
+import { requireOpset } from '../../opset.js';
 import type { LayerCodes } from '../maths/codes.js';
 
 /** What stands in a layer's place. */

@@ -1,7 +1,7 @@
 import { int, makeNode } from '../../../graph/build.js';
+import type { WeightLayer } from '../../../graph/weight-layers.js';
+import type { Workspace } from '../../../graph/workspace.js';
 import type { Model, NodeProto, TensorProto } from '../../../onnx/index.js';
-import type { WeightLayer } from '../../compress/formats/layers.js';
-import type { Workspace } from '../../compress/formats/workspace.js';
 import { gatherAddition, scaledRest, storeBias, without } from './bias.js';
 import {
   type ChooseCodes,

@@ -1,5 +1,5 @@
 import { floatAttribute, intAttribute } from '../../../graph/nodes.js';
-import type { WeightLayer } from '../../compress/formats/layers.js';
+import type { WeightLayer } from '../../../graph/weight-layers.js';
 
 /** Why a product cannot be a product with activations in rows and packed weights in columns. */
 export function productProblem({ node, op }: WeightLayer): string | undefined {

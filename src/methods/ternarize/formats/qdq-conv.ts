@@ -1,4 +1,5 @@
 import { int, makeNode } from '../../../graph/build.js';
+import { Workspace } from '../../../graph/workspace.js';
 import {
   dtypeCode,
   type Model,
@@ -9,7 +10,6 @@ import {
 import type { ActivationRanges } from '../../compress/formats/activation-ranges.js';
 import type { StoredLayer, WeightFormat } from '../../compress/formats/layers.js';
 import { storeQdq } from '../../compress/formats/qdq.js';
-import { Workspace } from '../../compress/formats/workspace.js';
 import { storeFloats } from './float.js';
 import { type ChooseCodes, type CodedLayer, refuseOffsets, type StoredCodes } from './layers.js';
 import { PackedStore, type UnpackedWeight } from './unpack.js';

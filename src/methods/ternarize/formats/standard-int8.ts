@@ -1,8 +1,8 @@
 import { int, makeNode } from '../../../graph/build.js';
+import { nameLayers, type WeightLayer } from '../../../graph/weight-layers.js';
+import type { Workspace } from '../../../graph/workspace.js';
 import { dtypeCode, type Model, type NodeProto } from '../../../onnx/index.js';
 import type { ActivationRanges } from '../../compress/formats/activation-ranges.js';
-import { type WeightLayer, weightLayers } from '../../compress/formats/layers.js';
-import { Workspace } from '../../compress/formats/workspace.js';
 import { gatherAddition, scaledRest, storeBias, without } from './bias.js';
 import {
   type ChooseCodes,
@@ -48,16 +48,6 @@ export async function storeIntegers(
   for (const [name, report] of convolutions) reports.set(name, report);
   const first = order.flatMap((name) => reports.get(name) ?? []);
   return [...new Set([...first, ...reports.values()])];
-}
-
-/** Gives nodes the names of their layers, which else depend on what else is in the graph. In file order. */
-function nameLayers(model: Model): string[] {
-  const workspace = new Workspace(model);
-  const names = new Map(weightLayers(workspace).layers.map(({ node, name }) => [node, name]));
-  workspace.commit(
-    workspace.graph.node.map((node) => ({ ...node, name: names.get(node) ?? node.name })),
-  );
-  return [...names.values()];
 }
 
 function integerWriter(workspace: Workspace): WriteLayer {

@@ -1,6 +1,6 @@
 import { int } from '../../../graph/build.js';
+import type { Workspace } from '../../../graph/workspace.js';
 import type { Model } from '../../../onnx/index.js';
-import type { Workspace } from '../../compress/formats/workspace.js';
 import { keepOp } from './bias.js';
 import {
   type ChooseCodes,

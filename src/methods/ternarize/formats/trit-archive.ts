@@ -1,6 +1,6 @@
 import { int, makeNode } from '../../../graph/build.js';
+import type { Workspace } from '../../../graph/workspace.js';
 import { dtypeCode, type NodeProto } from '../../../onnx/index.js';
-import type { Workspace } from '../../compress/formats/workspace.js';
 import type { StoredCodes } from './layers.js';
 import { codeTable, trits, twoBits } from './pack.js';
 

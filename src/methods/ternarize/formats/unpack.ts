@@ -1,7 +1,7 @@
 import { int, ints, makeNode } from '../../../graph/build.js';
+import type { WeightLayer } from '../../../graph/weight-layers.js';
+import type { Workspace } from '../../../graph/workspace.js';
 import { dtypeCode, type NodeProto, type TensorProto } from '../../../onnx/index.js';
-import type { WeightLayer } from '../../compress/formats/layers.js';
-import type { Workspace } from '../../compress/formats/workspace.js';
 import type { CodedLayer, StoredCodes } from './layers.js';
 import { codeTable, narrowest, type Packing, packCodes, packingOf, trits } from './pack.js';
 

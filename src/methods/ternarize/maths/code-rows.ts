@@ -15,6 +15,8 @@ export interface CodingTask {
   /** From `factorHessian`, for 'gptq' and 'gptq-cd'. */
   factor?: Float64Array;
   refine?: RefineOptions;
+  /** With 'gptq-cd': the codes are those of 'gptq' already. */
+  started?: boolean;
 }
 
 /**
@@ -22,7 +24,7 @@ export interface CodingTask {
  * division of them gives the same codes.
  */
 export function codeRows(
-  { layer, quantizer: name, method, hessian, factor, refine }: CodingTask,
+  { layer, quantizer: name, method, hessian, factor, refine, started }: CodingTask,
   codes: LayerCodes,
   range: RowRange = allRows(layer),
 ): void {
@@ -32,7 +34,9 @@ export function codeRows(
     return;
   }
   if (!hessian || !factor) throw new Error(`${method} needs a Hessian and its factor`);
-  if (codes.shared) fitRows(layer, codes, quantizer, hessian.diagonal, range);
-  gptqRows(layer, codes, quantizer, factor, range);
+  if (!started) {
+    if (codes.shared) fitRows(layer, codes, quantizer, hessian.diagonal, range);
+    gptqRows(layer, codes, quantizer, factor, range);
+  }
   if (method === 'gptq-cd') refineRows(layer, codes, quantizer, hessian, refine, range);
 }

@@ -1,4 +1,4 @@
-import type { WeightLayer } from '../../../../src/methods/compress/formats/layers.js';
+import type { WeightLayer } from '../../../../src/graph/weight-layers.js';
 import type { CodedLayer } from '../../../../src/methods/ternarize/formats/layers.js';
 import { noise } from '../../compress/formats/helpers.js';
 

@@ -1,9 +1,3 @@
-import { allGraphs, mainGraph, Names } from '../../../graph/bodies.js';
-import { int, makeNode } from '../../../graph/build.js';
-import { Constants, type ConstantView, isView } from '../../../graph/constants.js';
-import { inlineFunctions } from '../../../graph/functions.js';
-import { Graph, type Value } from '../../../graph/graph.js';
-import { dependencies } from '../../../graph/topology.js';
 import {
   type DType,
   type GraphProto,
@@ -12,7 +6,12 @@ import {
   makeTensor,
   type NodeProto,
   type TensorProto,
-} from '../../../onnx/index.js';
+} from '../onnx/index.js';
+import { allGraphs, mainGraph, Names } from './bodies.js';
+import { Constants, type ConstantView, isView } from './constants.js';
+import { inlineFunctions } from './functions.js';
+import { Graph, type Value } from './graph.js';
+import { dependencies } from './topology.js';
 
 /** From this IR version on, an initializer that is also an input is a default that callers may override. */
 const overridableSince = 4;
@@ -101,19 +100,6 @@ export class Workspace {
     Object.assign(this.model.proto, this.proto, { graph });
   }
 }
-
-/** `x` as integers read back: a node, per channel when `axis` is given. */
-export const dequantizeNode = (
-  [codes, scale, zeroPoint]: readonly string[],
-  output: string,
-  axis?: number,
-): NodeProto =>
-  makeNode(
-    'DequantizeLinear',
-    zeroPoint ? [codes, scale, zeroPoint] : [codes, scale],
-    output,
-    axis === undefined ? [] : [int('axis', axis)],
-  );
 
 /** Every name that a node or an output reads, at any depth. */
 function readNames(main: GraphProto): Set<string> {

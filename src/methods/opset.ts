@@ -1,14 +1,10 @@
-import { importedOpset, upgradeOpset } from '../../../autodiff/normalize/opset.js';
-import {
-  type Expansion,
-  type RewriteRule,
-  rewriteNodes,
-} from '../../../autodiff/normalize/rewrite.js';
-import { modelError } from '../../../errors.js';
-import { int, string } from '../../../graph/build.js';
-import { inlineFunctions } from '../../../graph/functions.js';
-import { attribute, intsAttribute, opName, stringAttribute } from '../../../graph/nodes.js';
-import type { Model, NodeProto } from '../../../onnx/index.js';
+import { importedOpset, upgradeOpset } from '../autodiff/normalize/opset.js';
+import { type Expansion, type RewriteRule, rewriteNodes } from '../autodiff/normalize/rewrite.js';
+import { modelError } from '../errors.js';
+import { int, string } from '../graph/build.js';
+import { inlineFunctions } from '../graph/functions.js';
+import { attribute, intsAttribute, opName, stringAttribute } from '../graph/nodes.js';
+import type { Model, NodeProto } from '../onnx/index.js';
 
 /** The IR versions that these opsets came with. */
 const irVersions = { 13: 7, 21: 10 } as const;
