@@ -8,7 +8,6 @@ import { feedsOf } from '../methods/compress/support.js';
 import {
   expectCleanFailure,
   filesBelow,
-  flat,
   inRepository,
   inTurns,
   json,
@@ -20,8 +19,7 @@ import {
   sha256,
 } from '../support/cli.js';
 import { resnet8 } from '../support/fixtures.js';
-import { badGraphs } from '../support/malformed-graphs.js';
-import { type BadModel, badModels } from '../support/malformed-models.js';
+import { refusesBadModels } from '../support/refuses-bad-models.js';
 import { runOnce } from '../support/run.js';
 
 const folder = scratchFolder();
@@ -308,41 +306,4 @@ test('the input is not written to, nor over', async () => {
   expect(sha256(vgg7)).toBe(before);
 });
 
-describe('malformed models', () => {
-  /** What could exhaust or block a process gets one of its own. */
-  const isRisky = (bad: BadModel) => /promise|pipe|device|GiB|itself/.test(bad.name);
-  const unchecked = new Set<BadModel>(badGraphs);
-
-  test.each(badModels)('$name', async (bad) => {
-    const { name, make } = bad;
-    const own = newFolder(path(`bad-${name.replace(/\W+/g, '-')}`));
-    const out = newFolder(path(`out-${name.replace(/\W+/g, '-')}`));
-    make(own);
-    const model = join(own, 'model.onnx');
-    const before = filesBelow(own);
-    const output = join(out, 'small.onnx');
-    const outcome = isRisky(bad)
-      ? await resect(['compress', model, '-o', output, '--ratio', '0.5', '--bits', '8'], {
-          seconds: 30,
-        })
-      : await outcomeOf(() =>
-          operate({
-            method: compress,
-            parameters: { ratio: 0.5, bits: 8 },
-            model,
-            output,
-            threads: 1,
-          }),
-        );
-    expect(filesBelow(own)).toEqual(before);
-    if (outcome.code === 0) expect(filesBelow(out)).toEqual(['small.onnx']);
-    else {
-      if (unchecked.has(bad)) expectCleanFailure(outcome, outcome.code ?? 1, /./);
-      else expectCleanFailure(outcome, bad.code, /./);
-      expect([2, 3, 5, 6, 7]).toContain(outcome.code);
-      expect(filesBelow(out)).toEqual([]);
-    }
-    expect(flat(outcome.stderr)).not.toMatch(/This is a bug/);
-    expect(outcome.megabytes ?? 0).toBeLessThan(500);
-  });
-});
+refusesBadModels(compress, { ratio: 0.5, bits: 8 }, ['--ratio', '0.5', '--bits', '8']);

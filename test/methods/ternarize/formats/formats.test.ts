@@ -1,11 +1,6 @@
 import { checkKernels } from '../../../../src/methods/ternarize/formats/check.js';
 import { storeFloats } from '../../../../src/methods/ternarize/formats/float.js';
-import type {
-  ChooseCodes,
-  CodedLayer,
-  StoredCodes,
-} from '../../../../src/methods/ternarize/formats/layers.js';
-import { storeBlocks } from '../../../../src/methods/ternarize/formats/ort.js';
+import type { CodedLayer, StoredCodes } from '../../../../src/methods/ternarize/formats/layers.js';
 import { storePacked } from '../../../../src/methods/ternarize/formats/standard.js';
 import { storeIntegers } from '../../../../src/methods/ternarize/formats/standard-int8.js';
 import {
@@ -27,28 +22,18 @@ import {
   outputOf,
   stored,
 } from '../../compress/formats/helpers.js';
-import { always, product, relativeError, someCodes } from './helpers.js';
-
-type Store = (model: Model, choose: ChooseCodes) => Promise<StoredCodes[]>;
-const blocks2: Store = (model, choose) => storeBlocks(model, choose, { bits: 2 });
-const blocks4: Store = (model, choose) => storeBlocks(model, choose, { bits: 4 });
-
-const archived: Store = (model, choose) => storeBlocks(model, choose, { bits: 2, pack: 'trits' });
-
-interface Format {
-  store: Store;
-  /** Relative error of ONNX Runtime, as it optimises, against float64. */
-  error: number;
-  groups: boolean;
-}
-const formats: Record<string, Format> = {
-  ort: { store: blocks2, error: 1e-2, groups: true },
-  'ort, packed trits': { store: archived, error: 1e-2, groups: true },
-  ort4: { store: blocks4, error: 1e-2, groups: true },
-  standard: { store: storePacked, error: 1e-5, groups: true },
-  'standard-int8': { store: storeIntegers, error: 2e-2, groups: false },
-  float: { store: storeFloats, error: 1e-5, groups: true },
-};
+import {
+  always,
+  archived,
+  blocks2,
+  blocks4,
+  formats,
+  matMul,
+  product,
+  relativeError,
+  type Store,
+  someCodes,
+} from './helpers.js';
 
 /** Sets an attribute of every MatMulNBits. */
 function setAccuracy({ proto }: Model, level: number): void {
@@ -69,14 +54,11 @@ const gemm = (inputs: string[], attribute: AttributeProto[], transB = 0): NodePr
   const made = node('Gemm', inputs, ['y'], { transB });
   return { ...made, attribute: [...made.attribute, ...attribute] };
 };
-const matMul = (rows: number, cols: number, samples = 5): Model =>
-  network([node('MatMul', ['x', 'w'], ['y'])], [stored('w', [cols, rows])], [samples, cols]);
-
 const sizes = [1, 7, 10, 17, 129].flatMap((rows) =>
   [20, 33, 130, 1000].map((cols) => ({ rows, cols })),
 );
 
-describe.each(Object.entries(formats))('%s', (name, { store, error, groups }) => {
+describe.each(formats)('%s', (name, { store, error, groups }) => {
   test('products of every size against float64', async () => {
     for (const { rows, cols } of sizes)
       for (const group of groups ? [32, 128, cols] : [cols]) {

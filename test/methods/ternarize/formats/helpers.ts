@@ -1,6 +1,16 @@
 import type { WeightLayer } from '../../../../src/graph/weight-layers.js';
-import type { CodedLayer } from '../../../../src/methods/ternarize/formats/layers.js';
-import { noise } from '../../compress/formats/helpers.js';
+import { storeFloats } from '../../../../src/methods/ternarize/formats/float.js';
+import type {
+  ChooseCodes,
+  CodedLayer,
+  StoredCodes,
+} from '../../../../src/methods/ternarize/formats/layers.js';
+import { storeBlocks } from '../../../../src/methods/ternarize/formats/ort.js';
+import { storePacked } from '../../../../src/methods/ternarize/formats/standard.js';
+import { storeIntegers } from '../../../../src/methods/ternarize/formats/standard-int8.js';
+import type { Model } from '../../../../src/onnx/index.js';
+import { node } from '../../../support/protos.js';
+import { network, noise, stored } from '../../compress/formats/helpers.js';
 
 /**
  * Codes without a rule to them, scales of either sign, and a group of zeros if there are several: half
@@ -67,3 +77,30 @@ export function relativeError(got: ArrayLike<number>, wanted: ArrayLike<number>)
 
 /** The same layer for every weight. */
 export const always = (ternary: CodedLayer) => (_: WeightLayer) => ternary;
+
+export type Store = (model: Model, choose: ChooseCodes) => Promise<StoredCodes[]>;
+export const blocks2: Store = (model, choose) => storeBlocks(model, choose, { bits: 2 });
+export const archived: Store = (model, choose) =>
+  storeBlocks(model, choose, { bits: 2, pack: 'trits' });
+export const blocks4: Store = (model, choose) => storeBlocks(model, choose, { bits: 4 });
+
+interface Format {
+  store: Store;
+  /** Relative error of ONNX Runtime, as it optimises, against float64. */
+  error: number;
+  /** Has room for several scales an output. */
+  groups: boolean;
+}
+
+export const formats: [name: string, format: Format][] = [
+  ['ort', { store: blocks2, error: 1e-2, groups: true }],
+  ['ort, packed trits', { store: archived, error: 1e-2, groups: true }],
+  ['ort4', { store: blocks4, error: 1e-2, groups: true }],
+  ['standard', { store: storePacked, error: 1e-5, groups: true }],
+  ['standard-int8', { store: storeIntegers, error: 2e-2, groups: false }],
+  ['float', { store: storeFloats, error: 1e-5, groups: true }],
+];
+
+/** One MatMul of x [samples, cols]. */
+export const matMul = (rows: number, cols: number, samples = 5): Model =>
+  network([node('MatMul', ['x', 'w'], ['y'])], [stored('w', [cols, rows])], [samples, cols]);

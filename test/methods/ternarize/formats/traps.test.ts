@@ -4,11 +4,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { opName } from '../../../../src/graph/nodes.js';
 import { checkKernels } from '../../../../src/methods/ternarize/formats/check.js';
-import { storeFloats } from '../../../../src/methods/ternarize/formats/float.js';
-import type { ChooseCodes, StoredCodes } from '../../../../src/methods/ternarize/formats/layers.js';
-import { storeBlocks } from '../../../../src/methods/ternarize/formats/ort.js';
-import { storePacked } from '../../../../src/methods/ternarize/formats/standard.js';
-import { storeIntegers } from '../../../../src/methods/ternarize/formats/standard-int8.js';
+import type { StoredCodes } from '../../../../src/methods/ternarize/formats/layers.js';
 import {
   type Model,
   parseModel,
@@ -26,26 +22,20 @@ import {
   outputOf,
   stored,
 } from '../../compress/formats/helpers.js';
-import { always, product, relativeError, someCodes } from './helpers.js';
+import {
+  always,
+  archived,
+  blocks2,
+  blocks4,
+  formats,
+  matMul,
+  product,
+  relativeError,
+  type Store,
+  someCodes,
+} from './helpers.js';
 
-type Store = (model: Model, choose: ChooseCodes) => Promise<StoredCodes[]>;
-const blocks2: Store = (model, choose) => storeBlocks(model, choose, { bits: 2 });
-const archived: Store = (model, choose) => storeBlocks(model, choose, { bits: 2, pack: 'trits' });
-const blocks4: Store = (model, choose) => storeBlocks(model, choose, { bits: 4 });
-
-/** Each with the relative error that its arithmetic may have. */
-const formats: [string, Store, number][] = [
-  ['ort', blocks2, 1e-2],
-  ['ort, packed trits', archived, 1e-2],
-  ['ort4', blocks4, 1e-2],
-  ['standard', storePacked, 1e-5],
-  ['standard-int8', storeIntegers, 1e-2],
-  ['float', storeFloats, 1e-5],
-];
 const levels = ['all', 'basic', 'disabled'] as const;
-
-const matMul = (rows: number, cols: number, samples = 17): Model =>
-  network([node('MatMul', ['x', 'w'], ['y'])], [stored('w', [cols, rows])], [samples, cols]);
 
 const attributes = ({ proto }: Model) =>
   (proto.graph?.node ?? [])
@@ -62,7 +52,7 @@ test('two bits come with int8 activations, in blocks that have fast kernels', as
   });
   await fc.assert(
     fc.asyncProperty(sizes, async ({ rows, cols, group, store, low }) => {
-      const model = matMul(rows, cols);
+      const model = matMul(rows, cols, 17);
       const [report] = await store(model, always({ codes: someCodes(rows, cols, group, { low }) }));
       const made = attributes(model);
       expect(made).toHaveLength(report.kernel === 'MatMulNBits' ? 1 : 0);
@@ -75,13 +65,13 @@ test('two bits come with int8 activations, in blocks that have fast kernels', as
   );
 });
 
-describe.each(formats)('%s', (name, store, error) => {
+describe.each(formats)('%s', (name, { store, error }) => {
   test.each([1, 6, 7, 9, 10, 11, 17, 129])(
     '%p outputs: right, no integers dequantized',
     async (rows) => {
       for (const cols of [64, 200]) {
         const coded = { codes: someCodes(rows, cols), bias: noise(rows, 9) };
-        const model = matMul(rows, cols);
+        const model = matMul(rows, cols, 17);
         await store(model, always(coded));
         expect(opTypes(model)).not.toContain('DequantizeLinear');
         const types = (model.proto.graph?.initializer ?? []).map((t) => tensorInfo(t).dtype);
@@ -145,16 +135,16 @@ test.each<[string, Store]>([
 ])('%s: the domain of MatMulNBits is declared once, and only with it', async (_, store) => {
   const domains = ({ proto }: Model) =>
     proto.opsetImport.flatMap(({ domain, version }) => (domain ? [[domain, Number(version)]] : []));
-  const model = matMul(7, 64);
+  const model = matMul(7, 64, 17);
   await store(model, always({ codes: someCodes(7, 64) }));
   expect(domains(model)).toEqual([['com.microsoft', 1]]);
 
-  const declared = matMul(7, 64);
+  const declared = matMul(7, 64, 17);
   declared.proto.opsetImport.push({ domain: 'com.microsoft', version: 1 });
   await store(declared, always({ codes: someCodes(7, 64) }));
   expect(domains(declared)).toEqual([['com.microsoft', 1]]);
 
-  const unfit = matMul(7, 100);
+  const unfit = matMul(7, 100, 17);
   await store(unfit, always({ codes: someCodes(7, 100, 50) }));
   expect(domains(unfit)).toEqual([]);
 });
@@ -187,7 +177,7 @@ describe('packed trits', () => {
     [129, 320, 64],
   ])('[%p, %p] in groups of %p: as the plain form at every level', async (rows, cols, group) => {
     const coded = { codes: someCodes(rows, cols, group), bias: noise(rows, 9) };
-    const [plain, packed] = [matMul(rows, cols), matMul(rows, cols)];
+    const [plain, packed] = [matMul(rows, cols, 17), matMul(rows, cols, 17)];
     await blocks2(plain, always(coded));
     const reports = await archived(packed, always(coded));
     const x = float32([17, cols]);
@@ -213,7 +203,7 @@ describe('packed trits', () => {
 
   test('scales are stored, whatever shares them: the kernels leave out others without a word', async () => {
     for (const group of [32, 256, 1000]) {
-      const model = matMul(7, 1000);
+      const model = matMul(7, 1000, 17);
       await archived(model, always({ codes: someCodes(7, 1000, group % 32 ? 1000 : group) }));
       const { node: nodes = [], initializer = [] } = model.proto.graph ?? {};
       const made = nodes.find(({ opType }) => opType === 'MatMulNBits');
@@ -230,7 +220,7 @@ describe('packed trits', () => {
       { codes: someCodes(7, 64, 64, { low: -2 }) },
       { codes: four, bits: 4 as const },
     ]) {
-      const [plain, packed] = [matMul(7, 64), matMul(7, 64)];
+      const [plain, packed] = [matMul(7, 64, 17), matMul(7, 64, 17)];
       await blocks2(plain, always(coded));
       await archived(packed, always(coded));
       expect(await serializeModel(packed)).toEqual(await serializeModel(plain));
@@ -286,7 +276,7 @@ describe('a slow graph is told', () => {
       ['accuracy_level', 1],
       ['block_size', 16],
     ] as const) {
-      const model = matMul(8, 16);
+      const model = matMul(8, 16, 17);
       const reports = await blocks2(model, always({ codes: someCodes(8, 16) }));
       for (const { opType, attribute: all } of model.proto.graph?.node ?? [])
         for (const a of opType === 'MatMulNBits' ? all : []) if (a.name === attribute) a.i = value;
