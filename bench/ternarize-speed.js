@@ -31,6 +31,8 @@ const loads = 5;
 const chains = { 1024: 16, 2048: 8, 4096: 4 };
 /** Rows of a chain's input, and runs in each round. */
 const rowRuns = { 1: 5, 32: 2 };
+/** Where formats change places, at one width: more rows, and runs in each round. */
+const between = { width: 2048, rowRuns: { 2: 3, 4: 3, 8: 3, 16: 2 } };
 const decoder = { blocks: 12, width: 768, inner: 3072, heads: 12, vocabulary: 16384 };
 const tokenRuns = 5;
 
@@ -182,7 +184,8 @@ await withFolder(async (folder) => {
     writeChain(model, Number(width), layers);
     const chosen = Object.keys(formats);
     const variants = await variantsOf(model, folder, { chosen, firstLast: true });
-    const inputs = Object.entries(rowRuns).map(([rows, runs]) => ({
+    const counts = Number(width) === between.width ? { ...rowRuns, ...between.rowRuns } : rowRuns;
+    const inputs = Object.entries(counts).map(([rows, runs]) => ({
       key: rows,
       feeds: rowsOf(Number(rows), Number(width)),
       runs,
@@ -222,6 +225,16 @@ await withFolder(async (folder) => {
       return { ...row, ...sizes(variant, variants[0]) };
     }),
   );
+  const middle = linear.find(({ width }) => width === between.width);
+  const byRows = middle.variants.slice(1).map((variant) => ({
+    [`faster, width ${between.width}`]: variant.name,
+    ...Object.fromEntries(
+      Object.keys({ ...rowRuns, ...between.rowRuns }).map((count) => [
+        `${count} rows`,
+        times(faster(under(middle.cases, count), variant.name)),
+      ]),
+    ),
+  }));
   const decoderRows = full.cases.map(({ variant, seconds: spent }) => ({
     format: variant.name,
     'a token, ms': Number((1e3 * spent).toPrecision(3)),
@@ -254,6 +267,8 @@ await withFolder(async (folder) => {
     [
       'Chains of square MatMul layers, one after the other, with random weights; all are packed:',
       table(rows),
+      'By rows at once, which `--format auto` goes by:',
+      table(byRows),
       `A decoder of ${million(blockWeights + 2 * vocabulary * width)} parameters with random weights: ${blocks} blocks of width ${width} and ${inner} inside, vocabulary of ${vocabulary}. Its head and its embedding stay float32, ${million(vocabulary * width)} parameters each. One token is computed at a time, that sees no other:`,
       table(decoderRows),
       table(goals),
