@@ -133,7 +133,8 @@ export const assdPercentage = (forgetSamples: number, fullSamples: number): numb
 export function suggestAlpha(statistics: RatioStatistics, position: number): number | undefined {
   const { max } = statistics;
   if (!(max > 0)) return undefined;
-  const alpha = statistics.percentiles[position] || max;
+  // Interpolated close to zero, a percentile is smaller than any float32, which no ratio is.
+  const alpha = Math.fround(statistics.percentiles[position]) || max;
   return roundDown(Math.min(alpha, 0.99 * max));
 }
 

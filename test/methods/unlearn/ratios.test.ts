@@ -112,6 +112,12 @@ describe('a suggestion for α', () => {
     );
   });
 
+  test('is a number where the percentile is smaller than a float32 can be', async () => {
+    const tensors = [{ forget: Float64Array.of(1, 1, 0), full: Float64Array.of(3e38, 1, 2) }];
+    const statistics = await ratioStatistics(() => tensors, [3.7e-284]);
+    expect(suggestAlpha(statistics, 0)).toBe(0.99);
+  });
+
   test('has two digits', async () => {
     const { pairs: tensors } = casesWithImportances.find(({ id }) => id === 'cnn_class3_b1')!;
     const statistics = await ratioStatistics(() => tensors, [assdPercentage(400, 4000)]);
