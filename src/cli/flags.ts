@@ -173,6 +173,86 @@ export const operationFlags = {
   }),
 };
 
+/** Flags of every command that merges models. */
+export const mergeFlags = {
+  ...writingFlags,
+  eval: Flags.string({
+    description:
+      'examples to measure the merge and its models on, under a name if you like (repeatable)',
+    helpValue: '[NAME=]DATA',
+    multiple: true,
+    multipleNonGreedy: true,
+    helpGroup: 'DATA',
+  }),
+  mce: Flags.boolean({
+    description:
+      'also the mean corruption error over all --eval sets but clean: name them noise@1, noise@3, ...',
+    helpGroup: 'DATA',
+  }),
+  batch: Flags.integer({
+    description: 'examples that are run together when the merge is measured',
+    default: 32,
+    min: 1,
+    helpGroup: 'DATA',
+  }),
+  sweep: Flags.integer({
+    description: 'also measure so many static weights between two models; 0: none',
+    default: 11,
+    min: 0,
+    max: 101,
+    helpGroup: 'DATA',
+  }),
+  calib: Flags.string({
+    description: 'unlabelled examples of the domain, to calibrate on',
+    helpValue: 'DATA',
+    helpGroup: 'DATA',
+  }),
+  samples: Flags.integer({
+    description: 'calibration examples at most',
+    default: 500,
+    min: 1,
+    helpGroup: 'DATA',
+  }),
+  include: Flags.string({
+    description: 'merge only tensors whose name matches (repeatable)',
+    helpValue: 'GLOB',
+    multiple: true,
+    multipleNonGreedy: true,
+    helpGroup: 'LAYERS',
+  }),
+  exclude: Flags.string({
+    description: 'leave tensors whose name matches as they are in the first model (repeatable)',
+    helpValue: 'GLOB',
+    multiple: true,
+    multipleNonGreedy: true,
+    helpGroup: 'LAYERS',
+  }),
+};
+
+/** Of merges that go by what models have become. */
+export const baseFlag = {
+  base: Flags.string({
+    description: 'the model that all were made from',
+    helpValue: 'FILE',
+    required: true,
+  }),
+};
+
+/** Flags of commands that make one model of a generalist and an expert. */
+export const pairFlags = {
+  generalist: Flags.string({
+    description: 'the model that serves under drift',
+    helpValue: 'FILE',
+    required: true,
+  }),
+  expert: Flags.string({
+    description: 'the model that was tuned from it, which the result has its names from',
+    helpValue: 'FILE',
+    required: true,
+  }),
+  ...mergeFlags,
+};
+
 /** Flags of every command that makes a model forget. */
 export const unlearnFlags = {
   ...writingFlags,

@@ -1,5 +1,6 @@
 import { ExitCode } from '../errors.js';
 import type { LayerColumn, LayerReport, Method } from '../methods/method.js';
+import type { MergingFiles } from '../recipe/merging.js';
 import { type OperationResult, operate } from '../recipe/operation.js';
 import { operationMarkdown, operationText } from '../report/operation.js';
 import { checkReports, writeReports } from '../report/write.js';
@@ -21,7 +22,7 @@ export interface OperationFlags {
   retain?: string;
   reference?: string;
   relearn?: boolean;
-  eval?: string;
+  eval?: string | string[];
   include?: string[];
   exclude?: string[];
   task?: 'classification' | 'lm' | 'regression' | 'none';
@@ -45,6 +46,7 @@ export abstract class OperationCommand extends BaseCommand {
     method: Method,
     model: string,
     flags: OperationFlags,
+    merging?: MergingFiles,
   ): Promise<OperationResult> {
     const reports = flags.report ?? [];
     checkReports(reports, flags.output);
@@ -64,7 +66,8 @@ export abstract class OperationCommand extends BaseCommand {
         retain: flags.retain,
         reference: flags.reference,
         relearn: flags.relearn,
-        eval: flags.eval,
+        ...(typeof flags.eval === 'string' && { eval: flags.eval }),
+        merging,
         tokenizer: flags.tokenizer,
         where: flags.where,
         indices: flags.indices,

@@ -8,6 +8,7 @@ import { type EvaluationData, evaluateModels } from './evaluate.js';
 import type { Forgetting, ForgettingMeasures } from './forgetting/measure.js';
 import type { GateInput } from './gates.js';
 import { largestRead, measureSize, type SizeMeasure } from './measure.js';
+import type { Merging } from './merging/measure.js';
 import type { Metrics } from './metrics.js';
 
 /** Random runs when there is no data at all. */
@@ -29,6 +30,8 @@ export interface Comparison {
   latency?: { before: Latency; after: Latency; threads: number };
   /** Of a request to forget. */
   forgetting?: Forgetting;
+  /** Of a merge, beside its models. */
+  merging?: Merging;
   /** Why outputs were not compared: the runtime's own words. */
   unmeasured?: string;
 }
@@ -115,13 +118,15 @@ async function compareSessions(
   };
 }
 
-/** Inputs of one example, for timing. */
+/** Inputs of the first examples, for timing. */
 export async function firstFeed(
   dataset: Dataset,
   indices: number[],
   inputs: InputSpec[],
+  count = 1,
 ): Promise<Feeds> {
-  for await (const batch of batches(dataset, indices.slice(0, 1), 1, inputs)) return batch.feeds;
+  const some = indices.slice(0, count);
+  for await (const batch of batches(dataset, some, count, inputs)) return batch.feeds;
   throw new Error('an opened dataset has an example');
 }
 

@@ -37,6 +37,10 @@ const timedRuns = 5;
 
 export interface EvaluateOptions {
   task: Task;
+  /** Examples run at once; by default as many as have moderately many values. */
+  batch?: number;
+  /** Sees what a batch made of each model, before it is dropped. */
+  onBatch?: (outputs: readonly Feeds[], batch: Batch) => void;
   progress?: (done: number, total: number) => void;
 }
 
@@ -47,7 +51,7 @@ export interface EvaluateOptions {
 export async function evaluateModels(
   sessions: readonly Session[],
   data: EvaluationData,
-  { task, progress }: EvaluateOptions,
+  { task, batch: wanted, onBatch, progress }: EvaluateOptions,
 ): Promise<ModelMetrics> {
   const [first] = sessions;
   const outputs = first.outputs.map((o) => o.name);
@@ -60,7 +64,7 @@ export async function evaluateModels(
   const total = data.kind === 'data' ? data.indices.length : data.runs;
   const times: number[][] = sessions.map(() => []);
   let done = 0;
-  for await (const batch of feed(data, first)) {
+  for await (const batch of feed(data, first, wanted)) {
     const results: Feeds[] = [];
     await atData(data, async () => {
       for (const [i, session] of sessions.entries()) {
@@ -70,6 +74,7 @@ export async function evaluateModels(
         metrics[i]?.add(results[i], batch);
       }
     });
+    onBatch?.(results, batch);
     for (const [i, fidelity] of fidelities.entries()) fidelity.add(results[0], results[i + 1]);
     done += batch.size;
     progress?.(done, total);
@@ -98,9 +103,13 @@ async function atData(data: EvaluationData, work: () => Promise<void>): Promise<
   }
 }
 
-async function* feed(data: EvaluationData, session: Session): AsyncGenerator<Batch> {
+async function* feed(
+  data: EvaluationData,
+  session: Session,
+  wanted?: number,
+): AsyncGenerator<Batch> {
   if (data.kind === 'data') {
-    const size = batchSize(await data.dataset.example(data.indices[0]));
+    const size = wanted ?? batchSize(await data.dataset.example(data.indices[0]));
     yield* batches(data.dataset, data.indices, size, session.inputs);
     return;
   }

@@ -24,6 +24,10 @@ export interface Context {
   retain?: TaskData;
   /** Examples that results are measured on; never trained on. */
   test?: TaskData;
+  /** Models that are merged with the one that is edited, in the order given. */
+  others?: Model[];
+  /** The model that those to be merged were all made from. */
+  base?: Model;
   /** How much worse a metric may get, as the user's gates say. */
   maxDrop?: Readonly<Record<string, number>>;
   /** How large the file may get, in bytes, as the user's gates say. */
@@ -75,6 +79,9 @@ export interface Needs {
   calibration: Need;
   forget?: Need;
   retain?: Need;
+  /** Models to merge with: exactly one, or one and more. */
+  others?: 'one' | 'some';
+  base?: Need;
 }
 
 /**
@@ -99,5 +106,9 @@ export interface Method<S extends z.ZodObject = z.ZodObject, L extends LayerRepo
    */
   apply(model: Model, parameters: z.infer<S>, context: Context): Promise<Surgery<L>>;
   /** Which layers `apply` would change or skip, and why, without looking at data or weights. */
-  plan(model: Model, parameters: z.infer<S>, context: Pick<Context, 'selects'>): L[] | Promise<L[]>;
+  plan(
+    model: Model,
+    parameters: z.infer<S>,
+    context: Pick<Context, 'selects' | 'others' | 'base'>,
+  ): L[] | Promise<L[]>;
 }

@@ -2,11 +2,10 @@ import { availableParallelism } from 'node:os';
 import type { z } from 'zod';
 import { type Dataset, hashFiles, openDataset, sampleIndices, type Task } from '../data/index.js';
 import { ExitCode, inFile, ResectError, usageError } from '../errors.js';
-import { type Comparison, compareModels, gateInput } from '../evaluate/compare.js';
+import { type Comparison, compareModels } from '../evaluate/compare.js';
 import { collapse } from '../evaluate/forgetting/collapse.js';
 import {
   absoluteDrops,
-  checkGates,
   type GateResult,
   type Gates,
   sizeLimit,
@@ -31,6 +30,16 @@ import {
   measureForgettingOf,
   openForgettingData,
 } from './forgetting.js';
+import {
+  checkCorruptions,
+  checkMergingGates,
+  filesOf,
+  hashMerged,
+  type MergingFiles,
+  measureMerging,
+  openNamedSets,
+  readMerged,
+} from './merging.js';
 import { type Provenance, provenance, stamp } from './provenance.js';
 import { refusedByRuntime, verifyWritten } from './verify.js';
 
@@ -53,6 +62,8 @@ export interface OperationRequest<S extends z.ZodObject> {
   /** Also measure how soon the forget set is learnt again. */
   relearn?: boolean;
   eval?: string;
+  /** Models to merge with `model`, and how the merge is measured beside them. */
+  merging?: MergingFiles;
   /** Calibration examples at most, drawn with `seed`. */
   samples?: number;
   tokenizer?: string;
@@ -113,6 +124,7 @@ export async function operate<S extends z.ZodObject>(
   const selects = selector(request.include, request.exclude);
 
   const model = await readModel(request.model);
+  const merged = request.merging && (await readMerged(request.merging));
   const shared = {
     method: method.name,
     parameters,
@@ -120,7 +132,7 @@ export async function operate<S extends z.ZodObject>(
   };
   if (request.dryRun) {
     const layers = await inFile(request.model, async () =>
-      method.plan(model, parameters, { selects }),
+      method.plan(model, parameters, { selects, ...merged }),
     );
     return { ...shared, layers, notes: [], gates: [], seconds: since(start) };
   }
@@ -129,7 +141,8 @@ export async function operate<S extends z.ZodObject>(
 
   const { reads = [], writes = [] } = method.files?.(parameters) ?? {};
   const files = { output, writes, force: request.force };
-  checkFiles(model, { ...files, reads });
+  const mergedFiles = merged ? filesOf(merged) : [];
+  checkFiles(model, { ...files, reads: [...reads, ...mergedFiles] });
   const needs = method.needs(parameters);
   requireData(method.name, needs, request);
   const inputs = modelInputs(model.proto);
@@ -140,15 +153,30 @@ export async function operate<S extends z.ZodObject>(
       ? undefined
       : await openForgettingData({ ...request, forget: request.forget }, inputs);
   const calibData = request.calib === undefined ? undefined : await open(request.calib);
+  const named = await openNamedSets(request.merging?.sets ?? [], inputs, {
+    tokenizer,
+    where,
+    indices,
+    task,
+  });
+  if (request.merging?.mce !== undefined) checkCorruptions(named);
   const evalData =
-    sets?.test?.dataset ?? (request.eval === undefined ? undefined : await open(request.eval));
+    sets?.test?.dataset ??
+    named[0]?.dataset ??
+    (request.eval === undefined ? undefined : await open(request.eval));
   const calibration = calibData && {
     dataset: calibData,
     indices: sampleIndices(calibData.length, request.samples ?? defaultSamples, seed),
   };
 
-  const used = [calibData, evalData, sets?.forget.dataset, sets?.retain?.dataset];
-  const read = [...reads, ...used.flatMap((data) => data?.files ?? [])];
+  const used = [
+    calibData,
+    evalData,
+    ...named.map((set) => set.dataset),
+    sets?.forget.dataset,
+    sets?.retain?.dataset,
+  ];
+  const read = [...reads, ...mergedFiles, ...used.flatMap((data) => data?.files ?? [])];
   if (request.reference !== undefined) {
     await checkReferenceFile(model, request.reference);
     read.push(request.reference);
@@ -163,6 +191,7 @@ export async function operate<S extends z.ZodObject>(
       calibration,
       ...(evalData && { test: everything(evalData, task) }),
       ...sets,
+      ...merged,
       maxDrop: absoluteDrops(gates),
       maxBytes: sizeLimit(gates, model.sizeBytes),
       selects,
@@ -179,6 +208,7 @@ export async function operate<S extends z.ZodObject>(
     calibrationSha256,
     forgetSha256: sets && (await hashFiles(sets.forget.dataset.files)),
     retainSha256: sets?.retain && (await hashFiles(sets.retain.dataset.files)),
+    mergedSha256: merged && (await hashMerged(merged)),
     seed,
   });
   if (request.withProvenance ?? true) stamp(model, origin);
@@ -214,7 +244,19 @@ export async function operate<S extends z.ZodObject>(
         });
         surgery.notes.push(...collapse(comparison.forgetting));
       }
-      checked = checkGates(gates, gateInput(comparison));
+      if (request.merging && named.length > 0) {
+        const measured = await measureMerging(made, model, named, {
+          ...request.merging,
+          model: request.model,
+          parameters,
+          selects,
+          threads,
+          progress,
+        });
+        comparison.merging = measured.merging;
+        surgery.notes.push(...measured.notes);
+      }
+      checked = checkMergingGates(gates, comparison);
       return request.keepFailed || checked.every(({ passed }) => passed);
     },
   });

@@ -12,6 +12,8 @@ export interface Provenance {
   /** Of a request to forget: the files of both sets. */
   forgetSha256?: string;
   retainSha256?: string;
+  /** Of the models that were merged with it, in order, a base last. */
+  mergedSha256?: string;
   seed: number;
   runtime: Fingerprint;
 }
@@ -35,6 +37,7 @@ export function stamp(
     calibrationSha256,
     forgetSha256,
     retainSha256,
+    mergedSha256,
     seed,
     runtime,
   }: Provenance,
@@ -54,6 +57,7 @@ export function stamp(
     calibration_sha256: calibrationSha256,
     forget_sha256: forgetSha256,
     retain_sha256: retainSha256,
+    merged_sha256: mergedSha256,
     seed: String(seed),
     onnxruntime: runtime.onnxruntime,
     cpu_features: runtime.cpuFeatures.join(' '),

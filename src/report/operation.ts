@@ -5,6 +5,7 @@ import type { LayerColumn, LayerReport } from '../methods/method.js';
 import type { OperationResult } from '../recipe/operation.js';
 import { classTable, forgettingMeasuredOn, forgettingTable } from './forgetting.js';
 import { bytes, count, duration, number, percent } from './format.js';
+import { mergingMeasuredOn, mergingTables } from './merging.js';
 import { metric, shares } from './metric.js';
 import { markdownTable, type Table, textTable } from './table.js';
 import { wrap } from './text.js';
@@ -75,7 +76,16 @@ function measured(
   draw: (table: Table) => string,
   macs?: OperationResult['macs'],
 ): string[] {
-  const { forgetting } = comparison;
+  const { forgetting, merging } = comparison;
+  if (merging)
+    return [
+      ...mergingTables(merging, draw === markdownTable ? merging.sets.length : undefined).map(
+        (table) => draw(table),
+      ),
+      mergingMeasuredOn(merging),
+      draw(comparisonTable(comparison)),
+      measuredOn(comparison),
+    ];
   if (!forgetting) return [draw(comparisonTable(comparison, macs)), measuredOn(comparison)];
   const classes = classTable(forgetting);
   return [

@@ -1,0 +1,147 @@
+import { batches, randomFeeds } from '../../../data/index.js';
+import { ResectError } from '../../../errors.js';
+import { modelInputs } from '../../../graph/interface.js';
+import { opName } from '../../../graph/nodes.js';
+import type { Model, ModelProto } from '../../../onnx/index.js';
+import { openPart } from '../../../runtime/part.js';
+import { type Feeds, withSession } from '../../../runtime/session.js';
+import type { Context } from '../../method.js';
+import { buildBatch, type DynamicOptions } from './batch.js';
+import { classify, NotLinear } from './classify.js';
+import { buildClusters } from './cluster.js';
+import type { Pair } from './pair.js';
+import { type MakeFeeds, probe } from './probe.js';
+import { buildSample, probedValues } from './sample.js';
+import { buildScan } from './scan.js';
+
+/** Samples that both ways to merge per sample are compared on. */
+const checked = 3;
+/** Largest difference, against the largest output, that rounding explains. */
+const tolerance = 1e-3;
+
+/** What is built on: a new pair for every graph, so that names stay short. */
+type NewPair = () => Pair;
+
+/**
+ * Gives the model a graph that merges when it runs.
+ * @param shares of the generalist in the merges of mode `cluster`, rising
+ * @returns what the user should know
+ * @throws {ResectError} exit 5 when the samples are not along the first axis of what comes in and out
+ */
+export async function buildDynamic(
+  newPair: NewPair,
+  mode: 'batch' | 'sample' | 'cluster',
+  options: DynamicOptions & { shares: readonly number[] },
+  context: Pick<Context, 'calibration' | 'seed'>,
+): Promise<string[]> {
+  const pair = newPair();
+  const { model } = pair;
+  if (mode === 'batch') {
+    buildBatch(pair, options);
+    return [];
+  }
+  const inputs = modelInputs(model.proto);
+  const whole = inputs.every(({ dims }) => typeof dims[0] !== 'number' || dims[0] === 1);
+  if (mode === 'sample' && whole && inputs.some(({ dims }) => dims[0] === 1)) {
+    buildBatch(pair, options);
+    return ['The model takes one sample at a time: one merge a run is one merge a sample.'];
+  }
+  const feeds = feedsFor(model.proto, context);
+  const along = await sampleInputs(feeds);
+  const outputs = pair.graph.output.map(({ name = '' }) => name);
+  if (mode === 'cluster') {
+    const probed = await probe(model, outputs, feeds);
+    buildClusters(pair, options.shares, along, probed, options);
+    return [];
+  }
+  return buildPerSample(newPair, feeds, along, options);
+}
+
+async function buildPerSample(
+  newPair: NewPair,
+  feeds: MakeFeeds,
+  along: ReadonlySet<string>,
+  options: DynamicOptions,
+): Promise<string[]> {
+  const pair = newPair();
+  const { model } = pair;
+  const original = model.proto.graph;
+  const outputs = pair.graph.output.map(({ name = '' }) => name);
+  const scan = async () => {
+    model.proto.graph = original;
+    const looped = newPair();
+    buildScan(looped, along, await probe(model, outputs, feeds), options);
+  };
+  try {
+    const plan = classify(pair);
+    const probed = await probe(model, probedValues(plan), feeds);
+    buildSample(pair, plan, probed, options);
+  } catch (error) {
+    if (!(error instanceof NotLinear)) throw error;
+    await scan();
+    const { node } = error;
+    return [
+      `${opName(node)} (${node.name || node.output[0]}) is not linear in its weights: the graph merges the weights for each sample in a loop, which is slow.`,
+    ];
+  }
+  // That rows of one sample follow each other is an assumption: the loop does without it.
+  const byBlending = model.proto.graph;
+  const some = await feeds(checked);
+  const blended = await run(model, some, outputs);
+  let looped = blended;
+  try {
+    await scan();
+    looped = await run(model, some, outputs);
+  } catch (error) {
+    if (!(error instanceof ResectError)) throw error; // A model that takes no single samples.
+  }
+  if (!agree(blended, looped))
+    return [
+      'Samples do not keep to their own rows inside the model: the graph merges the weights for each sample in a loop, which is slow.',
+    ];
+  model.proto.graph = byBlending;
+  return [];
+}
+
+async function run(model: Model, feeds: Feeds, outputs: readonly string[]): Promise<Feeds> {
+  const { bytes, folder } = await openPart(model, model.proto);
+  return withSession(bytes, { folder }, (session) => session.run(feeds, outputs));
+}
+
+function agree(a: Feeds, b: Feeds): boolean {
+  return Object.entries(a).every(([name, { data }]) => {
+    const other = b[name].data;
+    let largest = 1;
+    let difference = 0;
+    for (let i = 0; i < data.length; i++) {
+      const [x, y] = [Number(data[i]), Number(other[i])];
+      largest = Math.max(largest, Math.abs(y) || 0);
+      difference = Math.max(difference, Math.abs(x - y) || 0);
+    }
+    return data.length === other.length && difference <= tolerance * largest;
+  });
+}
+
+/** Calibration samples, or random inputs where there are too few. */
+function feedsFor(
+  proto: ModelProto,
+  { calibration, seed }: Pick<Context, 'calibration' | 'seed'>,
+): MakeFeeds {
+  const inputs = modelInputs(proto);
+  return async (size) => {
+    if (calibration && calibration.indices.length >= size) {
+      const { dataset, indices } = calibration;
+      for await (const batch of batches(dataset, indices.slice(0, size), size, inputs))
+        if (batch.size === size) return batch.feeds;
+    }
+    return randomFeeds(inputs, size, seed);
+  };
+}
+
+/** Inputs that hold the samples along their first axis. */
+async function sampleInputs(feeds: MakeFeeds): Promise<Set<string>> {
+  const [two, three] = [await feeds(2), await feeds(3)];
+  return new Set(
+    Object.keys(two).filter((name) => two[name].dims[0] === 2 && three[name].dims[0] === 3),
+  );
+}
