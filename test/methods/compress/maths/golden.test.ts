@@ -20,7 +20,9 @@ import {
 import { outputShift, reconstruct } from '../../../../src/methods/compress/maths/reconstruct.js';
 import { highest, l1Norms, l2Norms } from '../../../../src/methods/compress/maths/select.js';
 import { roundingScales, udfcMixing } from '../../../../src/methods/compress/maths/udfc.js';
-import { type GoldenCase, goldenCases, goldenOps } from './golden.js';
+import { type GoldenCase, goldenFolder } from '../../../support/golden-cases.js';
+
+const { cases: goldenCases, ops: goldenOps } = goldenFolder('udfc');
 
 function forEachCase(op: string, check: (golden: GoldenCase) => void): void {
   test.each(goldenCases(op).map((golden) => [golden.record.name, golden] as const))(
