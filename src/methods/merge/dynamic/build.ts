@@ -36,7 +36,8 @@ export async function buildDynamic(
 ): Promise<string[]> {
   const pair = newPair();
   const { model } = pair;
-  if (mode === 'batch') {
+  // Models that are the same have nothing to merge, whatever the mode.
+  if (mode === 'batch' || pair.outputs.length === 0) {
     buildBatch(pair, options);
     return [];
   }
@@ -48,9 +49,8 @@ export async function buildDynamic(
   }
   const feeds = feedsFor(model.proto, context);
   const along = await sampleInputs(feeds);
-  const outputs = pair.graph.output.map(({ name = '' }) => name);
   if (mode === 'cluster') {
-    const probed = await probe(model, outputs, feeds);
+    const probed = await probe(model, pair.outputs, feeds);
     buildClusters(pair, options.shares, along, probed, options);
     return [];
   }
@@ -66,7 +66,7 @@ async function buildPerSample(
   const pair = newPair();
   const { model } = pair;
   const original = model.proto.graph;
-  const outputs = pair.graph.output.map(({ name = '' }) => name);
+  const { outputs } = pair;
   const scan = async () => {
     model.proto.graph = original;
     const looped = newPair();

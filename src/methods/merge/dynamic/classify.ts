@@ -52,7 +52,7 @@ export function classify(pair: Pair): Plan {
       continue;
     }
     // Weights, or what was made of weights alone: no axis of theirs runs along the samples.
-    const weights = differing.filter((name) => !pair.fed.has(name));
+    const weights = differing.filter((name) => !pair.sampled.has(name));
     if (weights.some((name) => captured.includes(name))) throw new NotLinear(node);
     const slots = at(weights);
     if (weights.length === 0) treatments.set(node, 'once');
@@ -60,7 +60,7 @@ export function classify(pair: Pair): Plan {
     else if (weights.every(isExact) && isBatchNorm(node) && slots.every((i) => i > 0))
       treatments.set(node, 'statistics');
     else throw new NotLinear(node);
-    for (const name of differing) if (exact.has(name) && pair.fed.has(name)) blended.add(name);
+    for (const name of differing) if (exact.has(name) && pair.sampled.has(name)) blended.add(name);
   }
   for (const { name = '' } of pair.graph.output) {
     if (!exact.has(name)) continue;

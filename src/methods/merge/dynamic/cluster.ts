@@ -24,7 +24,7 @@ export function buildClusters(
   const branches = emitBranches(pair, scores, rule, false);
   const { emitter: e } = branches;
   const nearest = nearestShare(branches, shares);
-  const results = pair.graph.output.map(({ name = '' }) => name);
+  const results = pair.outputs;
   const rows: string[] = [];
   const parts: string[][] = results.map(() => []);
   for (const [k, share] of shares.entries()) {
@@ -84,7 +84,7 @@ function merge(
   const all = renaming(pair.names, nodes, `@${k}`, rename);
   const graph = emptyGraph(`merge ${k}`);
   graph.node = [...body.nodes, ...copyNodes(nodes, all, `@${k}`)];
-  graph.output = pair.graph.output.map(({ name = '' }) => ({
+  graph.output = pair.outputs.map((name) => ({
     name: all.get(name) ?? name,
     type: tensorType(dtypeCode(known(probed, name).dtype)),
   }));
@@ -99,7 +99,7 @@ function nothing(
 ) {
   const graph = emptyGraph('none');
   const body = new Emitter(pair.names, e.opset);
-  for (const { name = '' } of pair.graph.output) {
+  for (const name of pair.outputs) {
     const none = body.emit('Slice', [
       expert.get(name) ?? name,
       e.ints([0]),

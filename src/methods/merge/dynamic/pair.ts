@@ -35,6 +35,8 @@ export class Pair {
   readonly differing = new Set<string>();
   /** Values that depend on an input of the model. */
   readonly fed: Set<string>;
+  /** Those that depend on what is in an input, and not on its shape alone. */
+  readonly sampled: Set<string>;
 
   readonly #tensors: ReadonlyMap<string, DifferingTensor>;
 
@@ -65,14 +67,23 @@ export class Pair {
     this.fed = new Set(
       this.graph.input.flatMap(({ name = '' }) => (stays.has(name) ? [] : [name])),
     );
+    this.sampled = new Set(this.fed);
     for (const node of this.nodes) {
       const reads = dependencies(node);
       if (reads.some((name) => this.fed.has(name))) for (const o of node.output) this.fed.add(o);
       // A shape is the same whatever the weights are.
       if (isStandard(node) && (node.opType === 'Shape' || node.opType === 'Size')) continue;
+      if (reads.some((name) => this.sampled.has(name)))
+        for (const o of node.output) this.sampled.add(o);
       if (reads.some((name) => this.differing.has(name)))
         for (const o of node.output) this.differing.add(o);
     }
+  }
+
+  /** Names of the outputs that depend on a weight that differs. */
+  get outputs(): string[] {
+    const names = this.graph.output.map(({ name = '' }) => name);
+    return names.filter((name) => this.differing.has(name));
   }
 
   /** Nodes whose results are the same in both models. */

@@ -103,7 +103,8 @@ class Stream {
   }
 
   /** Of weights alone: the same for every sample. */
-  #isWeight = (name: string): boolean => this.pair.differing.has(name) && !this.pair.fed.has(name);
+  #isWeight = (name: string): boolean =>
+    this.pair.differing.has(name) && !this.pair.sampled.has(name);
 
   /** float32 [N, C] of a parameter [C]; [C] where it is the same in both models. */
   #statistic(name: string, share: string): string {

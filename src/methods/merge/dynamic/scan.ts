@@ -37,7 +37,7 @@ export function buildScan(
   const nodes = streamNodes(pair);
   const all = renaming(names, nodes, '@s', rename);
   body.nodes.push(...copyNodes(nodes, all, '@s'));
-  const results = pair.graph.output.map(({ name = '' }) => {
+  const results = pair.outputs.map((name) => {
     const known = probed.get(name);
     if (!known) throw new Error(`${name} was not probed`);
     const item = body.emit('Squeeze', [all.get(name) ?? name, emitter.ints([0])]);
