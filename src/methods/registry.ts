@@ -1,5 +1,12 @@
 import type { z } from 'zod';
 import { compress } from './compress/method.js';
+import { dawin } from './merge/dawin/method.js';
+import { dare } from './merge/static/dare.js';
+import { linear, soup } from './merge/static/linear.js';
+import { slerp } from './merge/static/slerp.js';
+import { taskArithmetic } from './merge/static/task-arithmetic.js';
+import { ties } from './merge/static/ties.js';
+import { t3 } from './merge/t3/method.js';
 import type { Method } from './method.js';
 import { sparsify } from './sparsify/method.js';
 import { ternarize } from './ternarize/method.js';
@@ -15,4 +22,12 @@ export const methods: Record<string, Method<z.ZodObject>> = {
   finetune,
   amnesiac,
   'gradient-ascent': gradientAscent,
+  t3,
+  dawin,
+  linear,
+  soup,
+  'task-arithmetic': taskArithmetic,
+  slerp,
+  ties,
+  dare,
 };

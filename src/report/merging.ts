@@ -18,7 +18,7 @@ export function mergingTables(merging: Merging, columns = shownSets): Table[] {
       header: [headerOf(merging, some), ...some.map((i) => sets[i].name)],
       rows: rows.map(({ name, metrics }) => [
         name,
-        ...some.map((i) => valueOf(merging.metric[i], metrics[i])),
+        ...some.map((i) => valueText(merging.metric[i], metrics[i])),
       ]),
       numeric: some.map((_, c) => c + 1),
     });
@@ -40,7 +40,7 @@ export function mergingTables(merging: Merging, columns = shownSets): Table[] {
 const headerOf = ({ metric: names }: Merging, some: readonly number[]): string =>
   [...new Set(some.map((i) => names[i]))].join(', ');
 
-const valueOf = (name: string | undefined, metrics: Record<string, number>): string =>
+const valueText = (name: string | undefined, metrics: Record<string, number>): string =>
   name === undefined || metrics[name] === undefined ? '' : metric(name, metrics[name]);
 
 /** Quantiles of what the graph said of each set; undefined when it says nothing. */
