@@ -143,8 +143,7 @@ export async function operate<S extends z.ZodObject>(
   const files = { output, writes, force: request.force };
   const mergedFiles = merged ? filesOf(merged) : [];
   checkFiles(model, { ...files, reads: [...reads, ...mergedFiles] });
-  const needs = method.needs(parameters);
-  requireData(method.name, needs, request);
+  requireInputs(method.name, method.needs(parameters), request);
   const inputs = modelInputs(model.proto);
   const { tokenizer, where, indices, task } = request;
   const open = (path: string) => openDataset(path, inputs, { tokenizer, where, indices, task });
@@ -294,11 +293,26 @@ const sample = ({ dataset, indices }: Calibration) => ({
   task: 'none' as const,
 });
 
-function requireData<S extends z.ZodObject>(
+function requireInputs<S extends z.ZodObject>(
   name: string,
   needs: Needs,
-  { calib, forget, retain }: OperationRequest<S>,
+  { calib, forget, retain, merging }: OperationRequest<S>,
 ): void {
+  const others = merging?.others.length ?? 0;
+  if (
+    needs.others &&
+    (needs.others === 'one' ? others !== 1 : others + (merging?.base ? 1 : 0) < 1)
+  )
+    throw usageError(
+      `${name} merges ${needs.others === 'one' ? 'two models' : 'two models or more'}.`,
+      {
+        got: `${others + 1}`,
+      },
+    );
+  if (needs.base === 'required' && !merging?.base)
+    throw usageError(`${name} goes by what the models have become of their base.`, {
+      expected: '--base FILE',
+    });
   if (needs.calibration === 'required' && !calib) {
     throw usageError(`${name} needs calibration data with these parameters.`, {
       expected: '--calib DATA',
