@@ -1,11 +1,12 @@
 // npm run demo: two small models 50 % and 60 % sparse, seven ways, one made ternary, one made small, one
-// made to forget a class.
+// made to forget a class, two merged into one that merges itself.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { methods, operate } from '../dist/src/index.js';
 import { forgettingTable } from '../dist/src/report/forgetting.js';
+import { mergingTables } from '../dist/src/report/merging.js';
 import { comparisonTable } from '../dist/src/report/operation.js';
 import { textTable } from '../dist/src/report/table.js';
 import { models, table } from './support/grid.js';
@@ -57,9 +58,27 @@ try {
   });
   console.log('Dresses, class 3 of 10, forgotten by dampening; a network retrained without them\n');
   console.log(`${textTable(forgettingTable(comparison.forgetting))}\n\n${notes.at(-1)}\n`);
+
+  const merging = (name) => fixture(`merging/${name}`);
+  const merged = await operate({
+    method: methods.t3,
+    parameters: {},
+    model: merging('expert-a.onnx'),
+    output: join(folder, 'merged.onnx'),
+    calib: merging('calib-fashion.yaml'),
+    merging: {
+      others: [merging('generalist.onnx')],
+      names: ['expert for fashion', 'generalist'],
+      sets: ['fashion', 'digits'].map((kind) => `${kind}=${merging(`test-${kind}.yaml`)}`),
+      sweep: 5,
+    },
+    threads: 1,
+  });
+  console.log('An expert and a generalist in one model that merges itself for each batch (T3)\n');
+  for (const each of mergingTables(merged.comparison.merging)) console.log(`${textTable(each)}\n`);
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }
 console.log(
-  'Try it on your own model: npx resect sparsify --help (or ternarize, compress, unlearn ssd)',
+  'Try it on your own model: npx resect sparsify --help (or ternarize, compress, unlearn ssd, merge t3)',
 );

@@ -1,21 +1,20 @@
-// A model of 48 MatMul layers of 64 MiB each, with weights in a file of their own: for questions of memory.
+// A model of MatMul layers, 48 of 64 MiB each by default, with weights in a file of their own: for questions
+// of memory.
 import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { basename } from 'node:path';
 import { DataLocation, dtypeCode, encodeModel } from '../../dist/src/onnx/index.js';
 import { uniform } from './arrays.js';
 
-const layers = 48;
 const width = 4096;
-const inner = 4096;
-const layerBytes = 4 * width * inner;
 
 /**
  * Writes PATH and PATH.data; returns their size in bytes. A layer holds one stretch of random numbers
  * over and over; no two layers the same, for the runtime keeps equal packed weights only once.
  */
-export function writeLargeModel(path) {
-  const random = uniform(3);
-  const period = 2 ** 22;
+export function writeLargeModel(path, { seed = 3, layers = 48, inner = 4096 } = {}) {
+  const layerBytes = 4 * width * inner;
+  const random = uniform(seed);
+  const period = Math.min(2 ** 22, width * inner);
   const numbers = Float32Array.from({ length: period + layers }, () => (random() - 0.5) * 0.05);
   const data = openSync(`${path}.data`, 'w');
   for (let i = 0; i < layers; i++) {

@@ -22,3 +22,7 @@ export type CoefficientRule = {
       offset?: { offset: number; weight: number };
     }
 );
+
+/** Whether the weights may leave the range between the models. */
+export const extrapolates = (rule: CoefficientRule): boolean =>
+  rule.kind === 'disagreement' && (rule.lmin < 0 || rule.lmax > 1);

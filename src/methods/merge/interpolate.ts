@@ -1,5 +1,6 @@
-import { decodeFloat32, encodeFloat32, type TensorInfo } from '../../onnx/index.js';
+import type { TensorInfo } from '../../onnx/index.js';
 import { weightedSum } from './maths/linear.js';
+import { toBytes, toFloats } from './values.js';
 
 /**
  * The tensor between two models' values of it.
@@ -13,6 +14,6 @@ export function interpolate(
   share: number,
 ): Uint8Array {
   const { dtype, elements } = info;
-  const tensors = [expert, generalist].map((raw) => decodeFloat32(raw, dtype, elements));
-  return encodeFloat32(weightedSum(tensors, [1 - share, share]), dtype);
+  const tensors = [expert, generalist].map((raw) => toFloats(raw, dtype, elements));
+  return toBytes(weightedSum(tensors, [1 - share, share]), dtype);
 }

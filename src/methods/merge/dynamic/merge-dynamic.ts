@@ -1,5 +1,6 @@
 import type { z } from 'zod';
-import type { Model } from '../../../onnx/index.js';
+import { modelError } from '../../../errors.js';
+import { MAX_MODEL_BYTES, type Model } from '../../../onnx/index.js';
 import type { Context, Surgery } from '../../method.js';
 import { reestimateBatchNorm } from '../batch-norm.js';
 import type { CoefficientRule } from '../coefficient-rule.js';
@@ -8,6 +9,7 @@ import { kMeans } from '../maths/clusters.js';
 import { weightedSum } from '../maths/linear.js';
 import { type Observation, observe } from '../observe.js';
 import { type bnParameter, type LabelledModel, prepare } from '../prepare.js';
+import { keepPositive } from '../static/linear.js';
 import { mergeInto } from '../static/merge-into.js';
 import { buildDynamic } from './build.js';
 import { Pair } from './pair.js';
@@ -69,8 +71,20 @@ export async function mergeDynamic(
     new Pair(
       expert,
       generalist,
-      differing.map(({ name, tensors: [e, g] }) => ({ name, expert: e, generalist: g })),
+      differing.map(({ name, role, tensors: [e, g] }) => ({
+        name,
+        role,
+        expert: e,
+        generalist: g,
+      })),
     );
+  if ((calibration || mode === 'sample') && generalist.sizeBytes > MAX_MODEL_BYTES)
+    throw modelError('The models are too large to be run beside each other.', {
+      where: generalist.path,
+      expected: `at most ${MAX_MODEL_BYTES} bytes each`,
+      got: `${generalist.sizeBytes} bytes`,
+      hint: 'Choose --mode batch without --calib; give --tau for the calibrated form.',
+    });
   if (calibration && calibration.indices.length < fewSamples)
     notes.push(
       `${calibration.indices.length} calibration samples say little of how much the models disagree: ${fewSamples} or more are better (--calib, --samples).`,
@@ -86,7 +100,11 @@ export async function mergeDynamic(
 
   if (mode === 'static') {
     const { share, js } = meanShare(observation, coefficients, rule);
-    mergeInto(labelled, differing, (tensors) => weightedSum(tensors, [1 - share, share]));
+    mergeInto(labelled, differing, (values, { role }) => {
+      const merged = weightedSum(values, [1 - share, share]);
+      if (role === 'variance') keepPositive(merged);
+      return merged;
+    });
     const lambda = coefficients.lambdaOn === 'expert' ? 1 - share : share;
     notes.push(`One merge with ${share.toFixed(4)} of the generalist, the mean over --calib.`);
     expert.proto.metadataProps = [

@@ -10,6 +10,7 @@ import {
   tensorInfo,
 } from '../../../onnx/index.js';
 import { interpolate } from '../interpolate.js';
+import type { PairedTensor } from '../pair/pair.js';
 
 /** A float tensor that two models of one structure store at the same place, with other values. */
 export interface DifferingTensor {
@@ -17,6 +18,7 @@ export interface DifferingTensor {
   name: string;
   expert: TensorProto;
   generalist: TensorProto;
+  role: PairedTensor['role'];
 }
 
 /**
@@ -85,6 +87,8 @@ export class Pair {
     const names = this.graph.output.map(({ name = '' }) => name);
     return names.filter((name) => this.differing.has(name));
   }
+
+  isVariance = (name: string): boolean => this.#tensors.get(name)?.role === 'variance';
 
   /** Nodes whose results are the same in both models. */
   get sharedNodes(): NodeProto[] {

@@ -1,6 +1,7 @@
 import { floatAttribute } from '../../../graph/nodes.js';
 import { type DType, dtypeOf, type NodeProto } from '../../../onnx/index.js';
-import { blend, type DynamicOptions } from './batch.js';
+import { extrapolates } from '../coefficient-rule.js';
+import { blend, type DynamicOptions, leastVariance } from './batch.js';
 import { type Branches, commit, emitBranches } from './branches.js';
 import type { Plan } from './classify.js';
 import { copyNodes, type Pair } from './pair.js';
@@ -36,7 +37,7 @@ export function buildSample(
   { scores, rule, outputs }: DynamicOptions,
 ): void {
   const branches = emitBranches(pair, scores, rule, false);
-  const stream = new Stream(pair, branches, probed);
+  const stream = new Stream(pair, branches, probed, extrapolates(rule));
   const merged: NodeProto[] = [];
   const blends = new Set(plan.blended);
   for (const node of pair.ownNodes) {
@@ -57,6 +58,7 @@ class Stream {
     readonly pair: Pair,
     readonly branches: Branches,
     readonly probed: ReadonlyMap<string, Probed>,
+    readonly extrapolates: boolean,
   ) {}
 
   /** The blend of what both branches have. */
@@ -89,7 +91,10 @@ class Stream {
     const share = this.#share(rows, 2);
     const [scale, bias, mean, variance] = parameters.map((name) => this.#statistic(name, share));
     const epsilon = emitter.scalar(floatAttribute(node, 'epsilon', 1e-5));
-    const deviation = emitter.emit('Sqrt', [emitter.emit('Add', [variance, epsilon])]);
+    const positive = this.extrapolates
+      ? emitter.emit('Max', [variance, emitter.scalar(leastVariance)])
+      : variance;
+    const deviation = emitter.emit('Sqrt', [emitter.emit('Add', [positive, epsilon])]);
     const factor = emitter.emit('Div', [scale, deviation]);
     const shift = emitter.emit('Sub', [bias, emitter.emit('Mul', [mean, factor])]);
     const channelwise = (y: string) =>

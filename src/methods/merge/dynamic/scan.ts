@@ -31,8 +31,8 @@ export function buildScan(
     graph.input.push({ name: item, type: tensorType(type?.tensorType?.elemType ?? 0) });
     rename.set(name, body.emit('Unsqueeze', [item, emitter.ints([0])]));
   }
-  for (const [name, other] of pair.weights)
-    rename.set(name, mergedWeight(body, pair, name, other, share));
+  for (const name of pair.weights.keys())
+    rename.set(name, mergedWeight(body, pair, name, share, rule));
 
   const nodes = streamNodes(pair);
   const all = renaming(names, nodes, '@s', rename);

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { mapTensors } from '../../../../src/graph/bodies.js';
+import type { CoefficientRule } from '../../../../src/methods/merge/coefficient-rule.js';
 import {
   decodeFloat32,
   encodeFloat32,
@@ -14,6 +15,7 @@ import { inRepository } from '../../../support/cli.js';
 import { floats, graph, ints, model, node, value, weight } from '../../../support/protos.js';
 import { normals } from '../../sparsify/random.js';
 import {
+  centred,
   difference,
   dynamicModel,
   expectMergedAnswers,
@@ -325,6 +327,15 @@ describe('edges', () => {
       expect(js.data[1]).toBeNaN();
       if (mode === 'sample') expect(Number(lambda.data[1])).toBe(1);
       else expect(Number(lambda.data[0])).toBeGreaterThan(0.5);
+    }
+  });
+
+  test('beyond the models: variances stay positive', async () => {
+    const models = pairOf(fixture('resnet8/resnet8.onnx'), 0.3);
+    const rule = { ...centred, form: 'literal', gamma: 0, lmin: 2, lmax: 6 } as CoefficientRule;
+    for (const mode of ['batch', 'sample'] as const) {
+      const { lambda } = await expectMergedAnswers(models, mode, { rule, tolerance: 1e-3 });
+      expect(lambda[0]).toBe(4);
     }
   });
 

@@ -40,8 +40,9 @@ async function pairOf(models: PairOfModels) {
   const { tensors } = await prepare(both, () => true, { bn: 'merge', dynamic: true });
   const { differing } = await measureDistances(both, tensors);
   const [{ model: expert }, { model: generalist }] = both;
-  const stored = differing.map(({ name, tensors: [e, g] }) => ({
+  const stored = differing.map(({ name, role, tensors: [e, g] }) => ({
     name,
+    role,
     expert: e,
     generalist: g,
   }));
@@ -69,7 +70,10 @@ export async function dynamicModel(
 export async function staticModel(models: PairOfModels, share: number): Promise<Uint8Array> {
   const both = labelled(models);
   const { tensors } = await prepare(both, () => true, { bn: 'merge' });
-  mergeInto(both, tensors, (values) => weightedSum(values, [1 - share, share]));
+  mergeInto(both, tensors, (values, { role }) => {
+    const merged = weightedSum(values, [1 - share, share]);
+    return role === 'variance' ? merged.map((v) => Math.max(v, 1e-12)) : merged;
+  });
   return serializeModel(both[0].model);
 }
 
