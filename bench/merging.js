@@ -91,7 +91,7 @@ async function rowsOf(expert, { home, other }, folder) {
     name.replace(/^(0\.\d)0 generalist$/, 'static, $1 of the generalist'),
     values,
   ]);
-  return [...renamed, ['best static weight of each column (an oracle)', best]];
+  return [...renamed, ['best static weight of each set (an oracle)', best]];
 }
 
 /** mCE of one seed, relative to the generalist. */
@@ -165,7 +165,7 @@ async function expertsMerged(folder) {
       ...(parameters.bn === 'reestimate' && { calib: fixture('calib.yaml') }),
       merging: {
         others: [fixture('expert-b.onnx'), ...(more === 'all' ? [generalist] : [])],
-        names: ['expert-a', 'expert-b', 'generalist'],
+        names: ['expert-a', 'expert-b', ...(more === 'all' ? ['generalist'] : [])],
         ...(more === 'base' && { base: generalist }),
         sets: ['fashion', 'digits'].map((kind) => `${kind}=${fixture(`test-${kind}.yaml`)}`),
       },

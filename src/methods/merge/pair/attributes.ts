@@ -1,5 +1,11 @@
 import { isStandard, opName } from '../../../graph/nodes.js';
-import { type AttributeProto, AttributeType, type NodeProto } from '../../../onnx/index.js';
+import {
+  type AttributeProto,
+  AttributeType,
+  type NodeProto,
+  readInlineBytes,
+  tensorInfo,
+} from '../../../onnx/index.js';
 
 /**
  * What an attribute is when a node does not have it: a value, or whether a given one makes no
@@ -157,6 +163,15 @@ export function canonicalAttributes(node: NodeProto, opset: number): Map<string,
     .filter(([name, a]) => !(Object.hasOwn(own, name) && isDefault(a, own[name])))
     .sort(([a], [b]) => (a < b ? -1 : 1));
   return new Map(given.map(([name, a]) => [name, valueText(a)]));
+}
+
+/** A node's attributes that are tensors, but for a ConstantOfShape that says to fill with zeros. */
+export function tensorAttributes(node: NodeProto): AttributeProto[] {
+  return node.attribute.filter(({ t }) => {
+    if (!t || opName(node) !== 'ConstantOfShape') return t;
+    const isZero = readInlineBytes(t)?.every((byte) => byte === 0);
+    return !(tensorInfo(t).dtype === 'float32' && isZero);
+  });
 }
 
 function isDefault(a: AttributeProto, value: Default): boolean {

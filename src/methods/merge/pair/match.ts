@@ -3,7 +3,7 @@ import type { Scope, Value } from '../../../graph/graph.js';
 import type { Port } from '../../../graph/interface.js';
 import { opName } from '../../../graph/nodes.js';
 import type { NodeProto } from '../../../onnx/index.js';
-import { canonicalAttributes } from './attributes.js';
+import { canonicalAttributes, tensorAttributes } from './attributes.js';
 import type { Operand, Step, StoredConstant, Structure } from './structure.js';
 
 /** A model to be matched, and what errors call it. */
@@ -17,7 +17,7 @@ export interface Side {
 export interface ConstantPair {
   first: StoredConstant;
   other: StoredConstant;
-  /** Who reads it there; absent when it is an output, or an attribute. */
+  /** Who reads it there first; absent when it is only put out, or is an attribute. */
   step?: Step;
 }
 
@@ -39,15 +39,18 @@ export function matchStructures(first: Side, other: Side): Match {
 class Matcher {
   readonly #first: Side;
   readonly #other: Side;
+  readonly #sameInputNames: boolean;
   readonly #inputs = new Map<Value, Value>();
   readonly #inputsBack = new Map<Value, Value>();
   readonly #scopes = new Map<Scope, Scope>();
-  readonly #seen = new Map<StoredConstant, Set<StoredConstant>>();
+  readonly #pairs = new Map<StoredConstant, Map<StoredConstant, ConstantPair>>();
   readonly #constants: ConstantPair[] = [];
 
   constructor(first: Side, other: Side) {
     this.#first = first;
     this.#other = other;
+    const [one, two] = [first, other].map(({ structure }) => [...structure.inputs.keys()].sort());
+    this.#sameInputNames = one.join('\0') === two.join('\0');
   }
 
   run(): Match {
@@ -105,8 +108,7 @@ class Matcher {
         const text = (value?: string) => (value ? `${name} ${value}` : `the default ${name}`);
         differ(text(p.get(name)), text(q.get(name)));
       }
-    // Of tensors among attributes there is one op in the standard: ConstantOfShape.
-    const tensors = [a, b].map(({ node }) => node.attribute.filter(({ t }) => t));
+    const tensors = [a, b].map(({ node }) => tensorAttributes(node));
     const names = tensors.map(
       (list) =>
         list
@@ -118,7 +120,11 @@ class Matcher {
     for (const { name = '', t } of tensors[0]) {
       const u = tensors[1].find((other) => other.name === name)?.t;
       const stored = (node: NodeProto, tensor: typeof t) =>
-        tensor && { name: `${node.output[0]}.${name}`, tensor, replaceable: false };
+        tensor && {
+          name: `${node.output[0]}.${name}`,
+          tensor,
+          fixed: 'in an attribute' as const,
+        };
       const [first, other] = [stored(a.node, t), stored(b.node, u)];
       if (first && other) this.#constants.push({ first, other });
     }
@@ -135,7 +141,7 @@ class Matcher {
       if (counts[0] !== counts[1])
         differ(`${counts[0]} of ${attribute}`, `${counts[1]} of ${attribute}`);
       const known = this.#scopes.get(scope) ?? body.scope;
-      const wrong = results.findIndex((result, j) => !this.#same(result, body.results[j], a));
+      const wrong = results.findIndex((result, j) => !this.#same(result, body.results[j]));
       if (known !== body.scope || wrong >= 0) {
         const at = Math.max(wrong, 0);
         differ(
@@ -167,6 +173,8 @@ class Matcher {
       this.#scopes.set(a.scope, b.scope);
     } else if (a.scope.parent || b.scope.parent) return false;
     else {
+      // Where both have the same names, these say what is to be fed.
+      if (this.#sameInputNames && a.name !== b.name) return false;
       const p = this.#first.structure.inputs.get(a.name);
       const q = this.#other.structure.inputs.get(b.name);
       if (p && q && !(sameType(p, q) && compatible(p, q))) this.#failPorts('input', p, q);
@@ -177,10 +185,13 @@ class Matcher {
   }
 
   #pair(first: StoredConstant, other: StoredConstant, step?: Step): void {
-    const partners = this.#seen.get(first) ?? new Set();
-    if (partners.has(other)) return;
-    this.#seen.set(first, partners.add(other));
-    this.#constants.push({ first, other, ...(step && { step }) });
+    const partners = this.#pairs.get(first) ?? new Map<StoredConstant, ConstantPair>();
+    const known = partners.get(other);
+    const pair = known ?? { first, other };
+    if (step) pair.step ??= step;
+    if (known) return;
+    this.#pairs.set(first, partners.set(other, pair));
+    this.#constants.push(pair);
   }
 
   #operandText(operand: Operand, { steps }: Structure): string {

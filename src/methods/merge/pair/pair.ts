@@ -1,5 +1,5 @@
 import { importedOpset } from '../../../autodiff/normalize/opset.js';
-import { inFile, modelError } from '../../../errors.js';
+import { inFile, modelError, type ResectError } from '../../../errors.js';
 import { inlineFunctions } from '../../../graph/functions.js';
 import { isStandard } from '../../../graph/nodes.js';
 import { type DType, type NodeProto, type TensorProto, tensorInfo } from '../../../onnx/index.js';
@@ -8,7 +8,7 @@ import { type ConstantPair, type Match, matchStructures, portDetail, type Side }
 import { differingMetadata } from './metadata.js';
 import { refuseQuantized, refuseUnmergeable } from './refuse.js';
 import { shapeError } from './shape-error.js';
-import { type Step, type StoredConstant, structureOf } from './structure.js';
+import { type StoredConstant, type Structure, structureOf } from './structure.js';
 import { kindOf, sameValues } from './values.js';
 
 /** A float tensor that all models store at the same place of the graph. */
@@ -61,94 +61,109 @@ export async function pairModels(
       }),
     );
   const [first, ...others] = sides;
-  const matches: Match[] = [];
+  const partners: Map<StoredConstant, TensorProto>[] = [];
   for (const [i, other] of others.entries()) {
     const match = matchStructures(first, other);
     await checkConstants([models[0], models[i + 1]], match, selects);
-    if (match.output && match.constants.every((pair) => sameKind(pair)))
+    if (match.output && match.constants.every(sameKind))
       throw modelError(
         'The models do not have the same outputs.',
         portDetail(first, other, 'output', match.output.first, match.output.other),
       );
-    matches.push(match);
+    partners.push(new Map(match.constants.map((pair) => [pair.first, pair.other.tensor])));
   }
-  const readers = new Map(
-    matches[0].constants.flatMap(({ first: { tensor }, step }) => (step ? [[tensor, step]] : [])),
-  );
+  const reads = readsOf(first.structure);
   const tensors = first.structure.constants.flatMap((constant) => {
-    const partners = matches.map(
-      ({ constants }) => constants.find((pair) => pair.first === constant)?.other.tensor,
-    );
-    const step = readers.get(constant.tensor);
-    const known = partners.filter((tensor) => tensor !== undefined);
-    if (!step || known.length < others.length || !isMergeable(constant, selects)) return [];
-    return [pairedTensor(constant, known, step)];
+    const { name, tensor } = constant;
+    const read = reads.get(constant);
+    const found = partners.flatMap((of) => of.get(constant) ?? []);
+    if (!read || found.length < others.length || !isMergeable(constant, selects)) return [];
+    const { dtype, shape } = tensorInfo(tensor);
+    return [{ name, tensors: [tensor, ...found], dtype, shape, ...read }];
   });
   return { tensors, notes: differingMetadata(models) };
 }
 
 const mergeable = new Set<DType>(['float32', 'float64', 'float16', 'bfloat16']);
 
-const isMergeable = (
-  { name, tensor, replaceable }: StoredConstant,
-  selects: (name: string) => boolean,
-): boolean => replaceable && mergeable.has(tensorInfo(tensor).dtype) && selects(name);
-
-const sameKind = ({ first, other }: ConstantPair): boolean => kindOf(first) === kindOf(other);
-
-/** Refuses constants that cannot be merged and are not the same, and sharing that is not alike. */
-async function checkConstants(
-  pair: readonly [LabelledModel, LabelledModel],
-  { constants }: Match,
-  selects: (name: string) => boolean,
-): Promise<void> {
-  const partners = new Map<StoredConstant, StoredConstant>();
-  const back = new Map<StoredConstant, StoredConstant>();
-  for (const each of constants) {
-    const { first, other, step } = each;
-    // What is not merged may be of another shape.
-    if (mergeableType(first) && !selects(first.name)) continue;
-    if (!sameKind(each)) throw shapeError(pair, each, constants);
-    const mergeable = isMergeable(first, selects) && other.replaceable;
-    const shared = partners.get(first) ?? back.get(other);
-    if (mergeable && shared && (partners.get(first) !== other || back.get(other) !== first))
-      throw modelError('The models do not share a tensor alike.', {
-        where: `tensor ${first.name}`,
-        expected: `one tensor wherever ${pair[0].label} reads "${first.name}"`,
-        got: `"${other.name}" and others in ${pair[1].label}`,
-        hint: 'Export both models in the same way.',
-      });
-    partners.set(first, other);
-    back.set(other, first);
-    if (mergeable || (await sameValues(pair, [first, other]))) continue;
-    const inBody = mergeableType(first);
-    throw modelError(
-      inBody
-        ? 'A weight inside a control-flow body differs, and cannot be merged.'
-        : 'A constant that cannot be merged differs between the models.',
-      {
-        where: `tensor ${first.name}${step ? `, node ${step.node.name || step.node.output[0]}` : ''}`,
-        expected: `the values in ${pair[0].label}`,
-        got: `others in "${other.name}" of ${pair[1].label}`,
-        hint: inBody
-          ? 'Leave it out with --exclude, or export the models without control flow.'
-          : 'Merge models of one architecture, exported with the same shapes.',
-      },
-    );
-  }
-}
-
 const mergeableType = ({ tensor }: StoredConstant): boolean =>
   mergeable.has(tensorInfo(tensor).dtype);
 
-function pairedTensor(
-  { name, tensor }: StoredConstant,
-  partners: TensorProto[],
-  { node, operands }: Step,
-): PairedTensor {
-  const { dtype, shape } = tensorInfo(tensor);
-  const input = operands.findIndex((o) => o.kind === 'constant' && o.constant.tensor === tensor);
-  const isNorm = isStandard(node) && node.opType === 'BatchNormalization';
-  const role = isNorm && input === 3 ? 'mean' : isNorm && input === 4 ? 'variance' : 'weight';
-  return { name, tensors: [tensor, ...partners], dtype, shape, node, input, role };
+const isMergeable = (constant: StoredConstant, selects: (name: string) => boolean): boolean =>
+  !constant.fixed && mergeableType(constant) && selects(constant.name);
+
+const sameKind = ({ first, other }: ConstantPair): boolean => kindOf(first) === kindOf(other);
+
+/** Who reads each constant first, and what it is to whoever reads it. */
+function readsOf({
+  steps,
+}: Structure): Map<StoredConstant, Pick<PairedTensor, 'node' | 'input' | 'role'>> {
+  const reads: ReturnType<typeof readsOf> = new Map();
+  for (const { node, operands } of steps) {
+    const isNorm = isStandard(node) && node.opType === 'BatchNormalization';
+    for (const [input, operand] of operands.entries()) {
+      if (operand.kind !== 'constant') continue;
+      const role = isNorm && input === 3 ? 'mean' : isNorm && input === 4 ? 'variance' : 'weight';
+      const read = reads.get(operand.constant) ?? { node, input, role };
+      // A variance that has the values of a scale, and is stored as one with it, must stay positive.
+      reads.set(operand.constant, role === 'variance' ? { ...read, role } : read);
+    }
+  }
+  return reads;
+}
+
+/** Refuses constants that cannot be merged and are not the same, and sharing that is not alike. */
+async function checkConstants(
+  models: Models,
+  { constants }: Match,
+  selects: (name: string) => boolean,
+): Promise<void> {
+  const partners = new Set<StoredConstant>();
+  const back = new Set<StoredConstant>();
+  for (const pair of constants) {
+    const { first, other, step } = pair;
+    // What is not merged may be of another shape.
+    if (mergeableType(first) && !selects(first.name)) continue;
+    if (!sameKind(pair)) throw shapeError(models, pair, constants);
+    const isMerged = step && isMergeable(first, selects);
+    if (!(isMerged && !other.fixed) && !(await sameValues(models, [first, other])))
+      throw valueError(models, pair);
+    if (!isMerged) continue;
+    // Each pair comes once: whoever has a partner already gets a second one.
+    if (partners.has(first) || back.has(other)) throw sharingError(models, pair);
+    partners.add(first);
+    back.add(other);
+  }
+}
+
+type Models = readonly [LabelledModel, LabelledModel];
+
+const placeOf = ({ first: { name }, step }: ConstantPair): string =>
+  `tensor ${name}${step ? `, node ${step.node.name || step.node.output[0]}` : ''}`;
+
+const sharingError = ([one, two]: Models, pair: ConstantPair): ResectError =>
+  modelError('The models do not share a tensor alike.', {
+    where: placeOf(pair),
+    expected: `the same places to read "${pair.first.name}" of ${one.label} and "${pair.other.name}" of ${two.label}`,
+    got: 'places that one tensor serves in one model, and several in the other',
+    hint: 'Export both models in the same way.',
+  });
+
+function valueError([one, two]: Models, pair: ConstantPair): ResectError {
+  const { first, other } = pair;
+  const isWeight = mergeableType(first);
+  const place = first.fixed ?? other.fixed ?? 'that the model puts out as it is';
+  return modelError(
+    isWeight
+      ? `A weight ${place} differs between the models, and cannot be merged.`
+      : 'A constant that cannot be merged differs between the models.',
+    {
+      where: placeOf(pair),
+      expected: `the values in ${one.label}`,
+      got: `others in "${other.name}" of ${two.label}`,
+      hint: isWeight
+        ? 'Leave it out with --exclude, or export the models with their weights as initializers.'
+        : 'Merge models of one architecture, exported with the same shapes.',
+    },
+  );
 }

@@ -1,5 +1,6 @@
 import { modelError, type ResectError } from '../../../errors.js';
 import { opName } from '../../../graph/nodes.js';
+import { tensorInfo } from '../../../onnx/index.js';
 import type { LabelledModel } from '../prepare.js';
 import type { ConstantPair } from './match.js';
 import { kindOf } from './values.js';
@@ -17,10 +18,10 @@ export function shapeError(
   constants: readonly ConstantPair[],
 ): ResectError {
   const { first, other, step } = pair;
-  const last = constants
+  const isLast = constants
     .slice(constants.indexOf(pair))
-    .every((later) => later.step === step || !later.step || isBias(later));
-  const isHead = step !== undefined && heads.has(opName(step.node)) && last;
+    .every((later) => later.step === step || later.first.tensor.dims.length < 2);
+  const isHead = isLast && step !== undefined && isOtherWidth(opName(step.node), pair);
   return modelError(
     isHead
       ? 'The models have heads of different width: they do not score the same classes.'
@@ -36,5 +37,10 @@ export function shapeError(
   );
 }
 
-const isBias = ({ step }: ConstantPair): boolean =>
-  step !== undefined && opName(step.node) === 'Add';
+/** Whether a layer's tensors differ in the number of what it puts out, and in nothing else. */
+function isOtherWidth(op: string, { first, other }: ConstantPair): boolean {
+  const [a, b] = [first, other].map(({ tensor }) => tensorInfo(tensor));
+  if (!heads.has(op) || a.dtype !== b.dtype || a.shape.length !== b.shape.length) return false;
+  const axes = a.shape.flatMap((dim, axis) => (dim === b.shape[axis] ? [] : [axis]));
+  return axes.length === 1 && (op !== 'Conv' || axes[0] === 0);
+}

@@ -16,8 +16,8 @@ export interface StoredConstant {
   /** Of the initializer, or of the Constant node's output; with a path before it in a body. */
   name: string;
   tensor: TensorProto;
-  /** False for what stands in a body, and for lists of numbers, which are no tensors. */
-  replaceable: boolean;
+  /** Why it cannot take other values: where it is stored. Absent when it can. */
+  fixed?: 'in a control-flow body' | 'in a list of numbers' | 'in an attribute';
 }
 
 /** What a node reads, or a graph puts out. */
@@ -109,7 +109,8 @@ class Walk {
       const constant = byTensor.get(tensor) ?? {
         name: scope.path ? `${scope.path}/${name}` : name,
         tensor,
-        replaceable: scope === graph.root && !isList,
+        ...(isList && { fixed: 'in a list of numbers' as const }),
+        ...(scope.parent && { fixed: 'in a control-flow body' as const }),
       };
       byTensor.set(tensor, constant);
       this.constants.set(value, constant);
