@@ -21,7 +21,7 @@ import {
   writeModel,
 } from '../dist/src/index.js';
 import { median, withFolder } from './support/measure.js';
-import { megabytes, publish, table, times } from './support/report.js';
+import { publish, table, times } from './support/report.js';
 import { writeResNet18 } from './support/resnet18.js';
 
 const { values: flags } = parseArgs({ options: { rounds: { type: 'string', default: '9' } } });
@@ -81,7 +81,7 @@ async function measured({ expert, generalist, calib, runs }, folder) {
     model,
     'ms per batch': Number(found[i].toPrecision(3)),
     time: times(found[i] / found[0]),
-    file: megabytes(statSync(files[i]).size),
+    file: `${(statSync(files[i]).size / 1e6).toPrecision(3)} MB`,
     ratio: found[i] / found[0],
   }));
 }

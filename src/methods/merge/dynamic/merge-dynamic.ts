@@ -127,8 +127,8 @@ function meanShare(
   { shares }: Coefficients,
   rule: CoefficientRule,
 ): { share: number; js: number } {
-  const { js } = needObservation(observation);
-  return { share: mean(shares(needObservation(observation), rule)), js: mean(js) };
+  const known = needObservation(observation);
+  return { share: mean(shares(known, rule)), js: mean(known.js.filter(Number.isFinite)) };
 }
 
 function clusterShares(

@@ -1,10 +1,11 @@
 /**
- * Centres of up to `k` clusters of numbers, rising: k-means from the middles of k equal quantiles, until
- * nothing changes. Fewer centres where there are fewer distinct values.
+ * Centres of `k` clusters of numbers, rising: k-means from the middles of k equal quantiles, until nothing
+ * changes. Fewer centres only where there are fewer distinct values.
  */
 export function kMeans(values: Float64Array, k: number): number[] {
   const sorted = Float64Array.from(values).sort();
   const n = sorted.length;
+  const wanted = Math.min(k, new Set(sorted).size);
   let centres = distinct(
     Array.from({ length: Math.min(k, n) }, (_, i) => sorted[Math.floor(((i + 0.5) * n) / k)]),
   );
@@ -13,6 +14,8 @@ export function kMeans(values: Float64Array, k: number): number[] {
     const sums = centres.map(() => 0);
     const counts = centres.map(() => 0);
     let at = 0;
+    let outlier = sorted[0];
+    let farthest = 0;
     for (const value of sorted) {
       while (
         at < centres.length - 1 &&
@@ -21,10 +24,14 @@ export function kMeans(values: Float64Array, k: number): number[] {
         at++;
       sums[at] += value;
       counts[at]++;
+      const distance = Math.abs(centres[at] - value);
+      if (distance > farthest) [farthest, outlier] = [distance, value];
     }
     const moved = distinct(sums.flatMap((sum, i) => (counts[i] > 0 ? [sum / counts[i]] : [])));
-    if (moved.length === centres.length && moved.every((c, i) => c === centres[i])) break;
-    centres = moved;
+    const settled = moved.length === centres.length && moved.every((c, i) => c === centres[i]);
+    if (settled && centres.length >= wanted) break;
+    // Quantiles of many equal values are one value, and clusters may run empty on the way.
+    centres = settled ? distinct([...centres, outlier]) : moved;
   }
   return centres;
 }

@@ -20,7 +20,7 @@ export function dareKey(seed: number, name: string, values: Float32Array): numbe
   for (const character of name) key = hash(character.codePointAt(0) ?? 0, key);
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
   let print = 0;
-  for (let i = 0; i < bits.length; i++) print = (Math.imul(print, 0x0100_0193) ^ bits[i]) >>> 0;
+  for (let i = 0; i < bits.length; i++) print = mix(print ^ bits[i]);
   return hash(print, key);
 }
 

@@ -21,19 +21,24 @@ export function dawin(
   });
 }
 
-/** The offset of the variant: the mean of both entropies' deviation over mean, of all samples. */
+/**
+ * The offset of the variant: the mean of both entropies' deviation over mean, of all samples. 0 where
+ * nothing deviates, as of a single sample: that leaves DaWin as it is.
+ */
 export function dawinOffset(pretrained: Float64Array, tuned: Float64Array): Offset {
   const [p, q] = [pretrained, tuned].map(moments);
+  const relative = ({ mean, deviation }: typeof p) => (deviation === 0 ? 0 : deviation / mean);
   return {
-    offset: (p.deviation / p.mean + q.deviation / q.mean) / 2,
-    weight: (p.mean + q.mean) / p.mean,
+    offset: (relative(p) + relative(q)) / 2,
+    // Of models alike in this, be they certain of everything, 2.
+    weight: p.mean === q.mean ? 2 : (p.mean + q.mean) / p.mean,
   };
 }
 
-/** Mean, and the deviation of a sample (n - 1). */
+/** Mean, and the deviation of a sample (n - 1); 0 of too few. */
 function moments(values: Float64Array): { mean: number; deviation: number } {
   const known = values.filter(Number.isFinite);
-  const mean = known.reduce((a, b) => a + b, 0) / known.length;
+  const mean = known.reduce((a, b) => a + b, 0) / Math.max(known.length, 1);
   const squares = known.reduce((a, b) => a + (b - mean) ** 2, 0);
-  return { mean, deviation: Math.sqrt(squares / (known.length - 1)) };
+  return { mean, deviation: Math.sqrt(squares / Math.max(known.length - 1, 1)) };
 }

@@ -1,7 +1,7 @@
-/** θ - θ₀, rounded to float32. */
+/** θ - θ₀, rounded to float32; 0 where both are the same infinity. */
 export function taskVector(tuned: Float32Array, base: Float32Array): Float32Array {
   const vector = new Float32Array(base.length);
-  for (let i = 0; i < vector.length; i++) vector[i] = tuned[i] - base[i];
+  for (let i = 0; i < vector.length; i++) vector[i] = tuned[i] === base[i] ? 0 : tuned[i] - base[i];
   return vector;
 }
 

@@ -1,11 +1,20 @@
 import fc from 'fast-check';
 import { betaMixture, kMeans } from '../../../../src/methods/merge/maths/clusters.js';
-import { calibrateTau, coefficient } from '../../../../src/methods/merge/maths/coefficient.js';
+import {
+  batchCoefficient,
+  calibrateTau,
+  coefficient,
+} from '../../../../src/methods/merge/maths/coefficient.js';
 import { dare, dareKey } from '../../../../src/methods/merge/maths/dare.js';
+import { dawin, dawinOffset } from '../../../../src/methods/merge/maths/dawin.js';
 import { entropies, jensenShannon } from '../../../../src/methods/merge/maths/disagreement.js';
 import { weightedSum } from '../../../../src/methods/merge/maths/linear.js';
 import { slerp } from '../../../../src/methods/merge/maths/slerp.js';
-import { addElected, addTaskVectors } from '../../../../src/methods/merge/maths/task-vectors.js';
+import {
+  addElected,
+  addTaskVectors,
+  taskVector,
+} from '../../../../src/methods/merge/maths/task-vectors.js';
 import { applyTrim, MagnitudeRank, trimOf } from '../../../../src/methods/merge/maths/trim.js';
 
 const floats = (minLength = 1, maxLength = 40) =>
@@ -15,6 +24,10 @@ const alike = (count: number) =>
   fc
     .integer({ min: 1, max: 30 })
     .chain((n) => fc.tuple(...Array.from({ length: count }, () => floats(n, n))));
+
+const line = (a: Float32Array, b: Float32Array, t: number) => weightedSum([a, b], [1 - t, t]);
+
+const rule = { form: 'centred', gamma: 20, lmin: 0.2, lmax: 0.9, tau: 1, kappa: 4 } as const;
 
 describe('disagreement', () => {
   test('is symmetric, between 0 and ln 2, and 0 for equal logits', () => {
@@ -48,6 +61,19 @@ describe('disagreement', () => {
     );
   });
 
+  test('of labels on their own is the mean of that of yes and no', () => {
+    fc.assert(
+      fc.property(alike(2), ([p, q]) => {
+        const labels = p.length;
+        const mean = (values: Float64Array) => values.reduce((s, v) => s + v, 0) / labels;
+        const [yesNo, other] = [p, q].map((z) => Float64Array.from([...z].flatMap((v) => [v, 0])));
+        const [js] = jensenShannon(p, q, labels, 'sigmoid');
+        expect(js).toBeCloseTo(mean(jensenShannon(yesNo, other, 2)), 12);
+        expect(entropies(p, labels, 'sigmoid')[0]).toBeCloseTo(mean(entropies(yesNo, 2)), 12);
+      }),
+    );
+  });
+
   test('huge logits, masked classes, and rows that are not finite', () => {
     const inf = Number.NEGATIVE_INFINITY;
     expect(jensenShannon([1e4, 0], [0, 1e4], 2)[0]).toBeCloseTo(Math.LN2, 12);
@@ -59,13 +85,21 @@ describe('disagreement', () => {
 });
 
 describe('coefficient', () => {
-  const rule = { form: 'centred', gamma: 20, lmin: 0.2, lmax: 0.9, tau: 1, kappa: 4 } as const;
   test('rises with disagreement, between its limits; not finite is the largest', () => {
     const found = coefficient(Float64Array.of(0, 0.1, Math.LN2, Number.NaN), rule);
     expect(found[0]).toBeCloseTo(0.2, 12);
     expect(found[1]).toBeGreaterThan(found[0]);
     expect(found[2]).toBeCloseTo(0.9, 5);
     expect(found[3]).toBe(0.9);
+  });
+
+  test('of a batch: the mean, or that of the mean disagreement', () => {
+    const js = Float64Array.of(0.01, 0.3, Number.NaN);
+    const [a, b, c] = coefficient(js, rule);
+    expect(batchCoefficient(js, rule)).toBeCloseTo((a + b + c) / 3, 12);
+    const calibrated = { ...rule, form: 'calibrated', tau: 0.2 } as const;
+    const [want] = coefficient(Float64Array.of((0.01 + 0.3 + Math.LN2) / 3), calibrated);
+    expect(batchCoefficient(js, calibrated)).toBeCloseTo(want, 12);
   });
 
   test('τ has a floor', () => {
@@ -75,6 +109,44 @@ describe('coefficient', () => {
     });
     expect(calibrateTau(new Float64Array(5))).toEqual({ tau: 1e-6, floored: true });
     expect(calibrateTau(Float64Array.of(Number.NaN))).toEqual({ tau: 1e-6, floored: true });
+  });
+});
+
+describe('DaWin', () => {
+  const entropy = fc.double({ min: 0, max: 12, noNaN: true });
+  const lists = fc
+    .array(fc.tuple(entropy, entropy), { maxLength: 20 })
+    .map((pairs) => [0, 1].map((i) => Float64Array.from(pairs, (pair) => pair[i])));
+
+  test('shares of two models sum to 1, and the more certain has the larger', () => {
+    fc.assert(
+      fc.property(lists, ([p, q]) => {
+        const back = dawin(q, p);
+        for (const [n, share] of dawin(p, q).entries()) {
+          expect(share + back[n]).toBeCloseTo(1, 12);
+          expect(share >= 0.5).toBe(Math.exp(-q[n]) >= Math.exp(-p[n]));
+        }
+      }),
+    );
+    expect(dawin(Float64Array.of(Number.NaN, 1), Float64Array.of(1, Number.NaN))).toEqual(
+      Float64Array.of(0, 0),
+    );
+  });
+
+  test('an offset leaves a share, whatever there is to go by', () => {
+    fc.assert(
+      fc.property(lists, ([p, q]) => {
+        for (const share of dawin(p, q, dawinOffset(p, q))) {
+          expect(share).toBeGreaterThanOrEqual(0);
+          expect(share).toBeLessThanOrEqual(1);
+        }
+      }),
+    );
+    const none = { offset: 0, weight: 2 };
+    const certain = new Float64Array(4);
+    expect(dawinOffset(certain, certain)).toEqual(none);
+    expect(dawinOffset(Float64Array.of(1), Float64Array.of(1))).toEqual(none);
+    expect(dawinOffset(Float64Array.of(Number.NaN), Float64Array.of(Number.NaN))).toEqual(none);
   });
 });
 
@@ -92,19 +164,33 @@ describe('static merges', () => {
     }
   });
 
-  test('ends of lines and arcs are the models, arcs keep between', () => {
+  test('ends of lines and arcs are the models, to the bit, and the models stay', () => {
     fc.assert(
-      fc.property(alike(2), ([a, b]) => {
-        expect(weightedSum([a, b], [1, 0])).toEqual(a);
-        for (const [t, end] of [
-          [0, a],
-          [1, b],
-        ] as const) {
-          const merged = slerp(a, b, t);
-          for (let i = 0; i < a.length; i++) expect(merged[i]).toBeCloseTo(end[i], 3);
+      fc.property(alike(2), fc.double({ min: 0, max: 1, noNaN: true }), ([a, b], t) => {
+        const before = [a.slice(), b.slice()];
+        for (const merge of [slerp, line]) {
+          expect(merge(a, b, 0)).toEqual(a);
+          expect(merge(a, b, 1)).toEqual(b);
+          merge(a, b, t);
+          expect([a, b]).toEqual(before);
         }
       }),
     );
+  });
+
+  test('nothing comes of nothing', () => {
+    const none = new Float64Array();
+    const empty = new Float32Array();
+    for (const merged of [
+      line(empty, empty, 0.5),
+      slerp(empty, empty, 0.5),
+      addTaskVectors(empty, [taskVector(empty, empty)], 1),
+      addElected(empty, [empty], 1),
+    ])
+      expect(merged).toEqual(empty);
+    expect(applyTrim(empty, trimOf(empty, 0))).toBe(0);
+    for (const found of [kMeans(none, 3), betaMixture(none, 3), coefficient(none, rule)])
+      expect(found).toHaveLength(0);
   });
 
   test('an arc between vectors of one length keeps it', () => {
@@ -175,9 +261,24 @@ describe('static merges', () => {
     expect(dareKey(7, 'layer.weight', ones)).toBe(key);
   });
 
+  test('DARE of everything changes nothing, and models choose on their own', () => {
+    const ones = new Float32Array(100_000).fill(1);
+    const [a, b] = [1, 2].map((model) => {
+      const vector = ones.slice();
+      dare(vector, 0.5, dareKey(7, 'layer.weight', Float32Array.of(model)));
+      return vector;
+    });
+    const both = a.filter((v, i) => v !== 0 && b[i] !== 0).length / ones.length;
+    expect(Math.abs(both - 0.25)).toBeLessThan(0.01);
+    const all = a.slice();
+    dare(all, 1, 7);
+    expect(all).toEqual(a);
+  });
+
   test('what is not moved stays, be it infinite', () => {
     const base = Float32Array.of(Number.NEGATIVE_INFINITY, 1);
-    const still = [new Float32Array(2), new Float32Array(2)];
+    const still = [taskVector(base, base), new Float32Array(2)];
+    expect(still[0]).toEqual(still[1]);
     expect(addTaskVectors(base, still, 0.3)).toEqual(base);
     expect(addElected(base, still, 0.3)).toEqual(base);
   });
@@ -209,6 +310,48 @@ describe('clusters', () => {
     );
   });
 
+  test('there are as many as asked, or as there are values, between the best cuts and none', () => {
+    // Few steps: as of coefficients, many values are the same.
+    const steps = fc.array(fc.nat(9), { minLength: 1, maxLength: 30 });
+    fc.assert(
+      fc.property(steps, fc.integer({ min: 1, max: 6 }), (numbers, k) => {
+        const values = Float64Array.from(numbers, (i) => i / 9);
+        const known = [...new Set(values)].sort((a, b) => a - b);
+        const centres = kMeans(values, k);
+        expect(centres).toHaveLength(Math.min(k, known.length));
+        if (k >= known.length)
+          for (const [i, c] of centres.entries()) expect(c).toBeCloseTo(known[i], 12);
+        const best = leastSpread(
+          [...values].sort((a, b) => a - b),
+          k,
+        );
+        expect(spread(values, centres)).toBeGreaterThanOrEqual(best - 1e-12);
+        expect(spread(values, centres)).toBeLessThanOrEqual(
+          spread(values, kMeans(values, 1)) + 1e-12,
+        );
+      }),
+    );
+    expect(
+      kMeans(
+        Float64Array.from({ length: 100 }, (_, i) => (i < 99 ? 0 : 1)),
+        2,
+      ),
+    ).toEqual([0, 1]);
+  });
+
+  test('two far heaps are what trying all cuts finds, however few are in one', () => {
+    const size = fc.integer({ min: 1, max: 8 });
+    fc.assert(
+      fc.property(size, size, (...sizes) => {
+        const values = sizes.flatMap((n, heap) =>
+          Array.from({ length: n }, (_, i) => heap + i / 1e3),
+        );
+        const centres = kMeans(Float64Array.from(values), 2);
+        expect(spread(values, centres)).toBeCloseTo(leastSpread(values, 2), 12);
+      }),
+    );
+  });
+
   test('two heaps are found', () => {
     const heaps = Float64Array.from(
       { length: 200 },
@@ -223,3 +366,17 @@ describe('clusters', () => {
     expect(betaMixture(new Float64Array(5).fill(0.5), 3)).toEqual([expect.closeTo(0.5, 6)]);
   });
 });
+
+/** Squares of distances to the nearest centre. */
+const spread = (values: ArrayLike<number>, centres: readonly number[]): number =>
+  Array.from(values).reduce((sum, v) => sum + Math.min(...centres.map((c) => (c - v) ** 2)), 0);
+
+/** The least spread of rising numbers in k clusters, of all ways to cut them. */
+function leastSpread(rising: readonly number[], k: number): number {
+  const whole = spread(rising, [rising.reduce((a, b) => a + b, 0) / rising.length]);
+  if (k === 1) return whole;
+  return rising.slice(1).reduce((least, _, i) => {
+    const [first, rest] = [rising.slice(0, i + 1), rising.slice(i + 1)];
+    return Math.min(least, leastSpread(first, 1) + leastSpread(rest, k - 1));
+  }, whole);
+}

