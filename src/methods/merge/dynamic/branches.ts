@@ -36,7 +36,8 @@ function bothModels({ names, weights, ownNodes, sharedNodes }: Pair): BothModels
     expert,
     generalist,
     nodes: [
-      ...sharedNodes,
+      // Shapes of what differs are the same in both, and are those of the expert's.
+      ...copyNodes(sharedNodes, expert, ''),
       ...copyNodes(ownNodes, expert, '@e'),
       ...copyNodes(ownNodes, generalist, '@g'),
     ],

