@@ -13,7 +13,7 @@ import {
   measureEnsemble,
   type NamedSet,
 } from '../evaluate/merging/measure.js';
-import { higherIsBetter } from '../evaluate/metrics.js';
+import { higherIsBetter, type Metrics } from '../evaluate/metrics.js';
 import type { Port } from '../graph/interface.js';
 import { Interpolations } from '../methods/merge/interpolations.js';
 import { bnParameter } from '../methods/merge/prepare.js';
@@ -217,8 +217,14 @@ function addCorruption(merging: Merging, reference: string): void {
     each.corruption = meanCorruptionError(names, errors(each), errors(row));
 }
 
-/** Points of accuracy by which the middle may be worse than the worse end before it is a barrier. */
-const barrier = 0.05;
+/**
+ * Whether the middle between two models is so much worse than the worse of them that a barrier lies between:
+ * 5 points of accuracy, 5 % of perplexity.
+ */
+function isBarrier(metric: string | undefined, [a, b, half]: readonly Metrics[]): boolean {
+  if (metric === 'accuracy') return half.accuracy < Math.min(a.accuracy, b.accuracy) - 0.05;
+  return metric === 'perplexity' && half.perplexity > 1.05 * Math.max(a.perplexity, b.perplexity);
+}
 
 /** What the figures say that the user might not see. @param statics rows that are not dynamic */
 function findings({ sets, metric, rows }: Merging, statics: number): string[] {
@@ -238,9 +244,8 @@ function findings({ sets, metric, rows }: Merging, statics: number): string[] {
   const middle = rows.findIndex(({ name }) => name.startsWith('0.50 '));
   if (middle > 0) {
     const low = sets.flatMap(({ name }, i) => {
-      if (metric[i] !== 'accuracy') return [];
-      const [a, b, half] = [rows[0], rows[1], rows[middle]].map((r) => r.metrics[i].accuracy);
-      return half < Math.min(a, b) - barrier ? [name] : [];
+      const three = [rows[0], rows[1], rows[middle]].map(({ metrics }) => metrics[i]);
+      return isBarrier(metric[i], three) ? [name] : [];
     });
     if (low.length > 0)
       notes.push(

@@ -222,6 +222,24 @@ test('partial merges keep what is left out', async () => {
   expect(await head(after)).toEqual(await head(before));
 }, 60_000);
 
+test('two language models in different valleys: said so', async () => {
+  const lm = (name: string) => inRepository(`fixtures/${name}`);
+  const result = await json(
+    ...['merge', 't3', '--generalist', lm('gpt-moby/gpt-moby.onnx')],
+    ...['--expert', lm('gpt-moby-planted/gpt-moby-planted.onnx'), '-o', join(folder, 'lm.onnx')],
+    ...['--eval', `book=${lm('gpt-moby/heldout.yaml')}`, '--sweep', '3'],
+  );
+  expect(result.notes.join()).toMatch(/different valleys/);
+  expect(result.comparison.merging.metric).toEqual(['perplexity']);
+  expect(result.comparison.merging.rows.map(({ name }: Row) => name)).toEqual([
+    'expert',
+    'generalist',
+    '0.50 generalist',
+    'ensemble',
+    'merged',
+  ]);
+}, 60_000);
+
 test('a dry run tells the pairs and writes nothing', async () => {
   const cwd = newFolder(folder, 'dry');
   const { code, stdout } = await resect(['merge', 't3', ...pair, '--dry-run'], { cwd });

@@ -1,8 +1,8 @@
 import { modelError } from '../../errors.js';
 import { readTensorBytes } from '../../onnx/index.js';
 import type { LayerColumn, LayerReport } from '../method.js';
+import type { LabelledModel } from './models.js';
 import type { PairedTensor } from './pair/pair.js';
-import type { LabelledModel } from './prepare.js';
 import { toFloats } from './values.js';
 
 /** What a merge does to one tensor. */

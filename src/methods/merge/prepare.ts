@@ -1,16 +1,10 @@
 import { z } from 'zod';
 import { inlineFunctions } from '../../graph/functions.js';
-import type { Model } from '../../onnx/index.js';
 import { foldBatchNorm } from '../compress/formats/fold-batch-norm.js';
 import { requireOpset } from '../opset.js';
+import type { LabelledModel } from './models.js';
 import { alignOpsets } from './pair/align-opsets.js';
 import { type PairedTensor, pairModels } from './pair/pair.js';
-
-/** A model, and what errors call it. */
-export interface LabelledModel {
-  model: Model;
-  label: string;
-}
 
 export const bnParameter = z
   .enum(['merge', 'fold', 'reestimate'])

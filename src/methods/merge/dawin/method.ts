@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { Method } from '../../method.js';
 import { columns, type MergedTensor } from '../distance.js';
-import { theOther } from '../others.js';
+import { theOther } from '../models.js';
 import { planMerge } from '../plan.js';
 import { dynamicParameters, modes, refuseReestimate, temperature } from '../t3/parameters.js';
 

@@ -5,7 +5,7 @@ import { inlineFunctions } from '../../../graph/functions.js';
 import { isStandard } from '../../../graph/nodes.js';
 import type { Model, ModelProto } from '../../../onnx/index.js';
 import { requireOpset } from '../../opset.js';
-import type { LabelledModel } from '../prepare.js';
+import type { LabelledModel } from '../models.js';
 
 /** From the one to the next, ops take further types, but for `Attention` at 24. */
 const lastRewritten = 21;

@@ -1,4 +1,4 @@
-import type { LabelledModel } from '../prepare.js';
+import type { LabelledModel } from '../models.js';
 
 /** Metadata that say how a model was made, not what it is to be fed. */
 const ours = 'resect.';

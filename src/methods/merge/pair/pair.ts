@@ -3,7 +3,7 @@ import { inFile, modelError, type ResectError } from '../../../errors.js';
 import { inlineFunctions } from '../../../graph/functions.js';
 import { isStandard } from '../../../graph/nodes.js';
 import { type DType, type NodeProto, type TensorProto, tensorInfo } from '../../../onnx/index.js';
-import type { LabelledModel } from '../prepare.js';
+import type { LabelledModel } from '../models.js';
 import { type ConstantPair, type Match, matchStructures, portDetail, type Side } from './match.js';
 import { differingMetadata } from './metadata.js';
 import { refuseQuantized, refuseUnmergeable } from './refuse.js';

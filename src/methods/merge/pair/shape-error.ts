@@ -1,7 +1,7 @@
 import { modelError, type ResectError } from '../../../errors.js';
 import { opName } from '../../../graph/nodes.js';
 import { tensorInfo } from '../../../onnx/index.js';
-import type { LabelledModel } from '../prepare.js';
+import type { LabelledModel } from '../models.js';
 import type { ConstantPair } from './match.js';
 import { kindOf } from './values.js';
 

@@ -1,6 +1,6 @@
 import { inFile } from '../../../errors.js';
 import { readTensorBytes, tensorInfo } from '../../../onnx/index.js';
-import type { LabelledModel } from '../prepare.js';
+import type { LabelledModel } from '../models.js';
 import type { StoredConstant } from './structure.js';
 
 /** `float32[3, 4]` */

@@ -1,6 +1,6 @@
 import { readTensorBytes } from '../../../onnx/index.js';
+import type { LabelledModel } from '../models.js';
 import type { PairedTensor } from '../pair/pair.js';
-import type { LabelledModel } from '../prepare.js';
 import { toBytes, toFloats } from '../values.js';
 
 /**

@@ -3,9 +3,10 @@ import { inFile } from '../../../errors.js';
 import { largestRead } from '../../../evaluate/measure.js';
 import type { Method, Needs } from '../../method.js';
 import { columns, type MergedTensor, measureDistances, reportOf } from '../distance.js';
+import type { LabelledModel } from '../models.js';
 import type { PairedTensor } from '../pair/pair.js';
 import { planMerge } from '../plan.js';
-import { type bnParameter, type LabelledModel, prepare } from '../prepare.js';
+import { type bnParameter, prepare } from '../prepare.js';
 import { type MergeTensor, mergeInto } from './merge-into.js';
 
 /** What a static merge knows before it sees a tensor. */

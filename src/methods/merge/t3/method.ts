@@ -1,6 +1,6 @@
 import type { Method } from '../../method.js';
 import { columns, type MergedTensor } from '../distance.js';
-import { theOther } from '../others.js';
+import { theOther } from '../models.js';
 import { planMerge } from '../plan.js';
 import { checkParameters, formOf, parameters } from './parameters.js';
 

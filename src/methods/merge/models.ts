@@ -1,6 +1,12 @@
 import type { Model } from '../../onnx/index.js';
 
-/** The second model, which the command line always gives. */
+/** A model, and what errors call it. */
+export interface LabelledModel {
+  model: Model;
+  label: string;
+}
+
+/** The second of two models, which the command line always gives. */
 export function theOther(others: readonly Model[] | undefined): Model {
   const [other] = others ?? [];
   if (other) return other;
