@@ -34,12 +34,14 @@ export type Unshared = Map<TensorProto, string[]>;
  * After that, copies of one tensor can change in different ways, which the one stored tensor cannot
  * hold. The result says which they are: sum their gradients before the tensor is edited, or apply
  * `unshare` to the model that is to be written.
+ * @param options.keepLayers false takes every read apart, whatever the nodes have in common besides
  * @throws {ResectError} exit 5 on a cycle, and when a node reads what nothing defines
  */
 export function unshare(
   model: ModelProto,
   isTied: IsTied,
   origins: Origins,
+  { keepLayers = true }: { keepLayers?: boolean } = {},
 ): { model: ModelProto; unshared: Unshared } {
   const main = mainGraph(model);
   const graph = new Graph(model);
@@ -49,7 +51,8 @@ export function unshare(
   const split = main.initializer.filter((tensor) => {
     if (!isFloat(tensorInfo(tensor).dtype)) return false;
     const uses = inMain(tensor);
-    return new Set(uses.map(({ node }) => node)).size > 1 && !isTied(tensor, uses);
+    const readers = keepLayers ? new Set(uses.map(({ node }) => node)).size : uses.length;
+    return readers > 1 && !isTied(tensor, uses);
   });
   const unshared: Unshared = new Map();
   if (split.length === 0) return { model, unshared };
@@ -72,7 +75,9 @@ export function unshare(
   const inputs = new Map<NodeProto, string[]>();
   for (const tensor of split) {
     const copies = [tensor.name ?? ''];
-    for (const layer of groupByLayer(inMain(tensor), companions).slice(1)) {
+    const uses = inMain(tensor);
+    const layers = keepLayers ? groupByLayer(uses, companions) : uses.map((use) => [use]);
+    for (const layer of layers.slice(1)) {
       const name = names.fresh(`${tensor.name}/${layer[0].node.output[0]}`);
       copies.push(name);
       initializers.push(origins.record({ ...tensor, name }, tensor));

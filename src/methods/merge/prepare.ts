@@ -5,6 +5,7 @@ import { requireOpset } from '../opset.js';
 import type { LabelledModel } from './models.js';
 import { alignOpsets } from './pair/align-opsets.js';
 import { type PairedTensor, pairModels } from './pair/pair.js';
+import { shareAlike } from './pair/share-alike.js';
 
 export const bnParameter = z
   .enum(['merge', 'fold', 'reestimate'])
@@ -21,8 +22,8 @@ export interface Prepared {
 }
 
 /**
- * Brings the models to one opset, folds what is to be folded, and pairs their tensors. Changes the
- * models in memory.
+ * Brings the models to one opset, folds what is to be folded, takes apart what only one of them shares, and
+ * pairs their tensors. Changes the models in memory.
  * @param models the first is the one whose graph the result has
  * @param dynamic whether the graph is to be extended by ops of opset 13
  * @throws {ResectError} exit 5 naming the first difference
@@ -38,6 +39,7 @@ export async function prepare(
     if (dynamic || bn === 'fold') Object.assign(model.proto, inlineFunctions(model.proto));
     if (bn === 'fold') await foldBatchNorm(model);
   }
+  const shared = await shareAlike(models, selects);
   const { tensors, notes } = await pairModels(models, selects);
-  return { models, tensors, notes };
+  return { models, tensors, notes: [...shared, ...notes] };
 }

@@ -7,10 +7,10 @@ import { openPart } from '../../../runtime/part.js';
 import { type Feeds, withSession } from '../../../runtime/session.js';
 import type { Context } from '../../method.js';
 import { buildBatch, type DynamicOptions } from './batch.js';
-import { classify, NotLinear } from './classify.js';
+import { classify, NotLinear, type Plan } from './classify.js';
 import { buildClusters } from './cluster.js';
 import type { Pair } from './pair.js';
-import { type MakeFeeds, probe } from './probe.js';
+import { type MakeFeeds, probe, probeOutputs } from './probe.js';
 import { buildSample, probedValues } from './sample.js';
 import { buildScan } from './scan.js';
 
@@ -50,7 +50,7 @@ export async function buildDynamic(
   const feeds = feedsFor(model.proto, context);
   const along = await sampleInputs(feeds);
   if (mode === 'cluster') {
-    const probed = await probe(model, pair.outputs, feeds);
+    const probed = await probeOutputs(model, pair.outputs, feeds);
     buildClusters(pair, options.shares, along, probed, options);
     return [];
   }
@@ -70,20 +70,26 @@ async function buildPerSample(
   const scan = async () => {
     model.proto.graph = original;
     const looped = newPair();
-    buildScan(looped, along, await probe(model, outputs, feeds), options);
+    buildScan(looped, along, await probeOutputs(model, outputs, feeds), options);
   };
-  try {
-    const plan = classify(pair);
-    const probed = await probe(model, probedValues(plan), feeds);
-    buildSample(pair, plan, probed, options);
-  } catch (error) {
-    if (!(error instanceof NotLinear)) throw error;
+  const plan = planOf(pair);
+  if (plan instanceof NotLinear) {
     await scan();
-    const { node } = error;
+    const { node } = plan;
     return [
-      `${opName(node)} (${node.name || node.output[0]}) is not linear in its weights: the graph merges the weights for each sample in a loop, which is slow.`,
+      `${opName(node)} (${node.name || node.output[0]}) is not linear in its weights: ${slowly}`,
     ];
   }
+  const values = probedValues(plan);
+  const probed = await probe(model, values, feeds);
+  // A BatchNormalization has its samples along the first axis.
+  const norms = [...plan.treatments].filter(([, t]) => t === 'statistics').map(([node]) => node);
+  const isLost = (name: string) => !probed.has(name);
+  if (values.some(isLost) || norms.some(({ output }) => probed.get(output[0])?.axis !== 0)) {
+    await scan();
+    return [`A value inside the model does not hold the samples along one axis: ${slowly}`];
+  }
+  buildSample(pair, plan, probed, options);
   // That rows of one sample follow each other is an assumption: the loop does without it.
   const byBlending = model.proto.graph;
   const some = await feeds(checked);
@@ -96,11 +102,20 @@ async function buildPerSample(
     if (!(error instanceof ResectError)) throw error; // A model that takes no single samples.
   }
   if (!agree(blended, looped))
-    return [
-      'Samples do not keep to their own rows inside the model: the graph merges the weights for each sample in a loop, which is slow.',
-    ];
+    return [`Samples do not keep to their own rows inside the model: ${slowly}`];
   model.proto.graph = byBlending;
   return [];
+}
+
+const slowly = 'the graph merges the weights for each sample in a loop, which is slow.';
+
+function planOf(pair: Pair): Plan | NotLinear {
+  try {
+    return classify(pair);
+  } catch (error) {
+    if (error instanceof NotLinear) return error;
+    throw error;
+  }
 }
 
 async function run(model: Model, feeds: Feeds, outputs: readonly string[]): Promise<Feeds> {

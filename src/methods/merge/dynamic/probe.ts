@@ -9,13 +9,12 @@ import type { Probed } from './sample.js';
 /** Inputs for a batch of that many samples. */
 export type MakeFeeds = (batch: number) => Promise<Feeds>;
 
-/** Batches that values are looked at with: what grows in step holds samples along its first axis. */
+/** Batches that values are looked at with: the axis that grows in step holds the samples. */
 const sizes = [2, 3];
 
 /**
- * Ranks and element types of values, and how many rows of each belong to one sample, by running the
- * model twice.
- * @throws {ResectError} exit 5 when a value has not the samples along its first axis
+ * Ranks and element types of values, and where the samples are in each, by running the model twice. Values
+ * that do not hold the samples along one axis are left out.
  */
 export async function probe(
   model: Model,
@@ -46,17 +45,31 @@ export async function probe(
   });
   for (const [i, name] of values.entries()) {
     const [two, three] = dims.map((run) => run[i]);
-    const rows = three[0] - two[0];
+    const grown = two.flatMap((size, axis) => (size === three[axis] ? [] : [axis]));
+    const [axis] = grown;
+    const rows = three[axis] - two[axis];
     const dtype = DTYPES.find((d) => d === dtypes.get(name));
-    const fits = rows >= 1 && sizes.every((size, s) => dims[s][i][0] === rows * size);
-    if (!fits || !dtype)
-      throw modelError('A value does not hold the samples along its first axis.', {
-        where: `value ${name}`,
-        expected: `${sizes[0]} and ${sizes[1]} rows, or multiples`,
-        got: `[${two.join(', ')}] and [${three.join(', ')}]`,
-        hint: 'Choose --mode batch, or export the model with an open batch axis.',
-      });
-    probed.set(name, { rank: two.length, rows, dtype });
+    const fits = grown.length === 1 && sizes.every((size, s) => dims[s][i][axis] === rows * size);
+    if (fits && rows >= 1 && dtype) probed.set(name, { rank: two.length, axis, rows, dtype });
   }
   return probed;
+}
+
+/**
+ * As `probe`, of the outputs of a model.
+ * @throws {ResectError} exit 5 when an output has not one row for each sample
+ */
+export async function probeOutputs(
+  model: Model,
+  outputs: readonly string[],
+  feeds: MakeFeeds,
+): Promise<Map<string, Probed>> {
+  const probed = await probe(model, outputs, feeds);
+  const odd = outputs.find((name) => probed.get(name)?.axis !== 0 || probed.get(name)?.rows !== 1);
+  if (odd === undefined) return probed;
+  throw modelError('An output does not hold the samples along its first axis.', {
+    where: `output ${odd}`,
+    expected: 'as many rows as the inputs have samples',
+    hint: 'Choose --mode batch, or export the model with an open batch axis.',
+  });
 }

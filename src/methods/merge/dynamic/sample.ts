@@ -9,7 +9,9 @@ import { copyNodes, type Pair } from './pair.js';
 /** What is known of a value from running the model. */
 export interface Probed {
   rank: number;
-  /** Consecutive rows of its first axis that belong to one sample. */
+  /** The axis that the samples are along. */
+  axis: number;
+  /** Consecutive rows of that axis that belong to one sample. */
   rows: number;
   dtype: DType;
 }
@@ -88,7 +90,7 @@ class Stream {
     const [x, ...parameters] = node.input;
     const [output] = node.output;
     const { rank, rows, dtype } = this.#known(output);
-    const share = this.#share(rows, 2);
+    const share = this.#share({ rows, rank: 2, axis: 0 });
     const [scale, bias, mean, variance] = parameters.map((name) => this.#statistic(name, share));
     const epsilon = emitter.scalar(floatAttribute(node, 'epsilon', 1e-5));
     const positive = this.extrapolates
@@ -125,8 +127,8 @@ class Stream {
 
   /** `name` = the blend of a value of both models. */
   #blend(expert: string, generalist: string, name: string): void {
-    const { rank, rows, dtype } = this.#known(name);
-    blend(this.branches.emitter, expert, generalist, this.#share(rows, rank), dtype, name);
+    const known = this.#known(name);
+    blend(this.branches.emitter, expert, generalist, this.#share(known), known.dtype, name);
   }
 
   #known(name: string): Probed {
@@ -135,9 +137,9 @@ class Stream {
     return known;
   }
 
-  /** The generalist's share as [N * rows, 1, ...]. */
-  #share(rows: number, rank: number): string {
-    const key = `${rows},${rank}`;
+  /** The generalist's share as [..., 1, N * rows, 1, ...]. */
+  #share({ rows, rank, axis }: Omit<Probed, 'dtype'>): string {
+    const key = `${rows},${rank},${axis}`;
     const made = this.#shares.get(key);
     if (made !== undefined) return made;
     const { emitter, coefficient } = this.branches;
@@ -146,7 +148,8 @@ class Stream {
       const column = emitter.emit('Reshape', [share, emitter.ints([-1, 1])]);
       share = emitter.emit('Expand', [column, emitter.ints([1, rows])]);
     }
-    const dims = [-1, ...Array<number>(rank - 1).fill(1)];
+    const dims = Array<number>(rank).fill(1);
+    dims[axis] = -1;
     const reshaped = emitter.emit('Reshape', [share, emitter.ints(dims)]);
     this.#shares.set(key, reshaped);
     return reshaped;

@@ -49,17 +49,7 @@ export async function pairModels(
   models: readonly LabelledModel[],
   selects: (name: string) => boolean = () => true,
 ): Promise<Pairing> {
-  const sides: Side[] = [];
-  for (const { model, label } of models)
-    sides.push(
-      await inFile(label, async () => {
-        const proto = inlineFunctions(model.proto);
-        refuseQuantized(proto);
-        const structure = structureOf(proto);
-        refuseUnmergeable(structure);
-        return { label, structure, opset: importedOpset(proto) ?? 17 };
-      }),
-    );
+  const sides = await sidesOf(models);
   const [first, ...others] = sides;
   const partners: Map<StoredConstant, TensorProto>[] = [];
   for (const [i, other] of others.entries()) {
@@ -84,13 +74,31 @@ export async function pairModels(
   return { tensors, notes: differingMetadata(models) };
 }
 
+/** @throws {ResectError} exit 5 for what cannot be merged, naming the model */
+export async function sidesOf(models: readonly LabelledModel[]): Promise<Side[]> {
+  const sides: Side[] = [];
+  for (const { model, label } of models)
+    sides.push(
+      await inFile(label, async () => {
+        const proto = inlineFunctions(model.proto);
+        refuseQuantized(proto);
+        const structure = structureOf(proto);
+        refuseUnmergeable(structure);
+        return { label, structure, opset: importedOpset(proto) ?? 17 };
+      }),
+    );
+  return sides;
+}
+
 const mergeable = new Set<DType>(['float32', 'float64', 'float16', 'bfloat16']);
 
 const mergeableType = ({ tensor }: StoredConstant): boolean =>
   mergeable.has(tensorInfo(tensor).dtype);
 
-const isMergeable = (constant: StoredConstant, selects: (name: string) => boolean): boolean =>
-  !constant.fixed && mergeableType(constant) && selects(constant.name);
+export const isMergeable = (
+  constant: StoredConstant,
+  selects: (name: string) => boolean,
+): boolean => !constant.fixed && mergeableType(constant) && selects(constant.name);
 
 const sameKind = ({ first, other }: ConstantPair): boolean => kindOf(first) === kindOf(other);
 

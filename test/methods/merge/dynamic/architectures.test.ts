@@ -251,6 +251,25 @@ describe('weights that are not read by a layer alone', () => {
     expect(notes).toEqual([]);
   });
 
+  test.each(modes)('samples along the second axis, as in torch attention: %s', async (mode) => {
+    const turned = model({
+      node: [
+        node('Transpose', ['x'], ['t'], { perm: [1, 0, 2] }),
+        node('MatMul', ['t', 'w0'], ['a']),
+        node('Relu', ['a'], ['r']),
+        node('MatMul', ['r', 'w1'], ['m']),
+        node('Add', ['m', 'b1'], ['h']),
+        node('Transpose', ['h'], ['back'], { perm: [1, 0, 2] }),
+        node('ReduceMean', ['back'], ['z'], { axes: [1], keepdims: 0 }),
+      ],
+      initializer: [weight('w0', [8, 6]), weight('w1', [6, 5]), weight('b1', [5])],
+      input: [value('x', ['batch', 3, 8])],
+      output: [value('z', ['batch', 5])],
+    });
+    const { notes } = await expectMergedAnswers(pairOf(turned, 0.5), mode);
+    expect(notes).toEqual([]);
+  });
+
   test('samples in the middle of a matrix are found out, and go through a loop', async () => {
     const mixed = model({
       node: [

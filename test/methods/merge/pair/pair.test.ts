@@ -316,6 +316,34 @@ describe('what does not fit is named', () => {
       });
   });
 
+  test('such tensors are taken apart before, with a note, and tied ones stay tied', async () => {
+    const norms = (shared: boolean, tied: boolean) =>
+      model({
+        node: [
+          node('LayerNormalization', ['x', 's1', 'zero'], ['a'], { axis: -1 }),
+          node('Mul', ['a', 'e'], ['b']),
+          node('LayerNormalization', ['b', shared ? 's1' : 's2', 'zero'], ['c'], { axis: -1 }),
+          node('Mul', ['c', tied ? 'e' : 'f'], ['y']),
+        ],
+        initializer: ['s1', 'zero', 'e', ...(shared ? [] : ['s2']), ...(tied ? [] : ['f'])].map(
+          (name) => weight(name, [4]),
+        ),
+        input: [value('x', ['batch', 4])],
+        output: [value('y', ['batch', 4])],
+      });
+    for (const [a, b] of [
+      [norms(true, true), norms(false, true)],
+      [norms(false, true), norms(true, true)],
+    ]) {
+      const models = labelled([a, b]);
+      const { tensors, notes } = await prepare(models, () => true, { bn: 'merge' });
+      expect(tensors).toHaveLength(4);
+      expect(notes.join()).toMatch(/A tensor that [AB] stores once .* taken apart/);
+    }
+    const three = labelled([norms(true, true), norms(false, true), norms(true, false)]);
+    expect((await prepare(three, () => true, { bn: 'merge' })).tensors).toHaveLength(5);
+  });
+
   test.each(['int8 per channel', 'uint8 per tensor'])('%s', async (name) => {
     const variant = variants.find((v) => v.name === name);
     const path = variant?.write(newFolder(folder, name.replaceAll(' ', '-'))) ?? '';
