@@ -130,7 +130,7 @@ const statics: [string, string[]][] = [
   ['task-arithmetic', [expertA, expertB, ...bases]],
   ['ties', [expertA, expertB, ...bases, '--density', '0.5', '--scale', '0.5']],
   ['ties', [expertA, expertB, ...bases, '--trim', 'model', '--scale', '0.5']],
-  ['dare', [expertA, expertB, ...bases]],
+  ['dare', [expertA, expertB, ...bases, '--density', '0.9']],
   ['dare', [expertA, expertB, ...bases, '--combine', 'ties', '--density', '0.9', '--scale', '0.5']],
 ];
 test.each(statics)(
