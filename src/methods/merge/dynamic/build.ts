@@ -41,9 +41,7 @@ export async function buildDynamic(
     buildBatch(pair, options);
     return [];
   }
-  const inputs = modelInputs(model.proto);
-  const whole = inputs.every(({ dims }) => typeof dims[0] !== 'number' || dims[0] === 1);
-  if (mode === 'sample' && whole && inputs.some(({ dims }) => dims[0] === 1)) {
+  if (mode === 'sample' && takesOne(model.proto)) {
     buildBatch(pair, options);
     return ['The model takes one sample at a time: one merge a run is one merge a sample.'];
   }
@@ -55,6 +53,12 @@ export async function buildDynamic(
     return [];
   }
   return buildPerSample(newPair, feeds, along, options);
+}
+
+/** Whether every input has room for one sample only. */
+function takesOne(proto: ModelProto): boolean {
+  const firsts = modelInputs(proto).flatMap(({ dims }) => dims.slice(0, 1));
+  return firsts.length > 0 && firsts.every((size) => size === 1);
 }
 
 async function buildPerSample(

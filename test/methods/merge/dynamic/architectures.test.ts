@@ -426,6 +426,16 @@ describe('edges', () => {
     expect(notes.join()).toMatch(/one sample at a time/);
   });
 
+  test.each(modes)('an input that is the same for all samples: %s', async (mode) => {
+    const scaled = mlp();
+    scaled.graph!.node[0] = node('Gemm', ['s', 'w1', 'b1'], ['h'], { transB: 1 });
+    scaled.graph!.node.unshift(node('Mul', ['x', 'gain'], ['s']));
+    scaled.graph!.input.push(value('gain', [1]));
+    const { notes, lambda } = await expectMergedAnswers(pairOf(scaled), mode, { batch: 3 });
+    expect(notes).toEqual([]);
+    expect(lambda).toHaveLength(mode === 'batch' ? 1 : 3);
+  });
+
   test('weights in a Constant node', async () => {
     const stored = mlp();
     const w2 = stored.graph!.initializer[2];

@@ -88,6 +88,7 @@ export const inputsOf = (model: Uint8Array, batch: number, seed = 5): Feeds =>
 export const sampleOf = (feeds: Feeds, n: number): Feeds =>
   Object.fromEntries(
     Object.entries(feeds).map(([name, { dtype, dims, data }]) => {
+      if (dims.length === 1) return [name, { dtype, dims, data }]; // The same for all samples.
       const size = data.length / dims[0];
       const row = data.slice(n * size, (n + 1) * size);
       return [name, { dtype, dims: [1, ...dims.slice(1)], data: row }];
