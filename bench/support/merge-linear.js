@@ -10,6 +10,8 @@ const [a, b, out] = process.argv.slice(2);
 const models = [];
 for (const label of [a, b]) models.push({ label, model: await readModel(label) });
 const { tensors } = await prepare(models, () => true, { bn: 'merge' });
-mergeInto(models, tensors, (values) => weightedSum(values, [0.5, 0.5]));
+mergeInto(models, tensors, (values) => weightedSum(values, [0.5, 0.5]), {
+  elementwise: true,
+});
 await writeModel(models[0].model, out);
 console.log((performance.now() - start) / 1000);

@@ -45,6 +45,7 @@ export {
   readInlineBytes,
   readTensorBytes,
   readTensorFloat32,
+  readTensorPart,
   type TensorInfo,
   tensorInfo,
   tensorStrings,

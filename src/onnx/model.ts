@@ -15,7 +15,13 @@ export const MAX_MODEL_BYTES = 2 ** 31 - 1;
  * New values for a tensor. Gets its raw bytes (see `readTensorBytes`; not to be written to) and
  * returns others of the same dtype and shape.
  */
-export type TensorEdit = (raw: Uint8Array) => Uint8Array | Promise<Uint8Array>;
+export type TensorEdit = ((raw: Uint8Array) => Uint8Array | Promise<Uint8Array>) & {
+  /**
+   * The same for a part of the tensor that starts `offset` bytes into it, where new values depend on
+   * nothing but what is in their place. With it a tensor is written piece by piece.
+   */
+  part?: (raw: Uint8Array, offset: number) => Promise<Uint8Array>;
+};
 
 /** A model as it was read. `proto` may be changed at will; the files stay as they are. */
 export class Model {

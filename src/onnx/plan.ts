@@ -3,7 +3,7 @@ import { encodePieces } from './codec.js';
 import { isExternal, rangeBlocks } from './external.js';
 import { MAX_MODEL_BYTES, type Model } from './model.js';
 import { DataLocation, type TensorProto } from './schema.js';
-import { readTensorBytes, tensorInfo, tensorRange } from './tensors.js';
+import { readTensorBytes, readTensorPart, tensorInfo, tensorRange } from './tensors.js';
 import { writeTyped } from './typed.js';
 import { allTensors } from './walk.js';
 import type { DeferredBytes, Piece, WritableTensor } from './writer.js';
@@ -123,8 +123,18 @@ function sourceOf(model: Model, tensor: TensorProto): string | undefined {
   return `${offset}+${length} ${path}`;
 }
 
+/** Bytes of a tensor that is written piece by piece: few enough to stay in a processor's cache. */
+const PART_BYTES = 2 ** 20;
+
 async function* blocksOf(model: Model, tensor: TensorProto): AsyncGenerator<Uint8Array> {
-  if (isExternal(tensor) && !model.edits.has(tensor))
+  const edit = model.edits.get(tensor);
+  if (edit?.part) {
+    const { byteLength } = tensorInfo(tensor);
+    for (let at = 0; at < byteLength; at += PART_BYTES) {
+      const length = Math.min(PART_BYTES, byteLength - at);
+      yield await edit.part(await readTensorPart(model, tensor, at, length), at);
+    }
+  } else if (isExternal(tensor) && !edit)
     yield* rangeBlocks(tensorRange(model.path, tensor, tensorInfo(tensor)));
   else yield await readTensorBytes(model, tensor);
 }

@@ -89,6 +89,24 @@ export async function readTensorBytes(model: Model, tensor: TensorProto): Promis
   return edited;
 }
 
+/**
+ * As `readTensorBytes`, of `length` bytes from `offset` on, and without edits: only what is asked for is
+ * read of an external tensor.
+ * @throws as `readTensorBytes`
+ */
+export async function readTensorPart(
+  model: Model,
+  tensor: TensorProto,
+  offset: number,
+  length: number,
+): Promise<Uint8Array> {
+  const info = tensorInfo(tensor);
+  if (info.place !== 'external')
+    return (await readStored(model, tensor)).subarray(offset, offset + length);
+  const range = tensorRange(model.path, tensor, info);
+  return readRange({ ...range, offset: range.offset + offset, length });
+}
+
 async function readStored(model: Model, tensor: TensorProto): Promise<Uint8Array> {
   const info = tensorInfo(tensor);
   const { dtype, place, byteLength, elements } = info;

@@ -28,6 +28,7 @@ import {
   readModel,
   readTensorBytes,
   serializeModel,
+  type TensorEdit,
   tensorInfo,
   writeModel,
 } from '../../src/onnx/index.js';
@@ -155,6 +156,35 @@ test.each([false, true])('edits are written (external data: %s)', async (externa
     Buffer.concat(written),
   );
 });
+
+test.each([false, true])(
+  'edits by parts make what they make at once (external: %s)',
+  async (external) => {
+    await writeModel(modelWith(2_500_000, 1_048_576, 100), at('in.onnx'), {
+      externalData: external,
+    });
+    const model = await readModel(at('in.onnx'));
+    const offsets: number[][] = [];
+    const turned = (raw: Uint8Array, offset: number) => raw.map((byte, i) => byte ^ (offset + i));
+    for (const tensor of model.proto.graph!.initializer) {
+      const seen: number[] = [];
+      offsets.push(seen);
+      const edit: TensorEdit = (raw) => turned(raw, 0);
+      edit.part = async (raw, offset) => {
+        seen.push(offset);
+        return turned(raw, offset);
+      };
+      model.edits.set(tensor, edit);
+    }
+    for (const externalData of [false, true])
+      await writeModel(model, at('out.onnx'), { externalData, force: true });
+    expect(await values(await readModel(at('out.onnx')))).toEqual(await values(model));
+    const [large, even, small] = offsets.map((seen) => seen.slice(0, seen.length / 2));
+    expect(large).toEqual([0, 2 ** 20, 2 ** 21]);
+    expect(even).toEqual([0]);
+    expect(small).toEqual([0]);
+  },
+);
 
 test('a model of more than 2 GiB goes out with external data, unless that is refused', async () => {
   await writeModel(modelWith(2000, 2000), at('in.onnx'), { externalData: true });

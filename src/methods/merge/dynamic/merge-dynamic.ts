@@ -11,7 +11,7 @@ import type { LabelledModel } from '../models.js';
 import { type Observation, observe } from '../observe.js';
 import { type bnParameter, prepare } from '../prepare.js';
 import { keepPositive } from '../static/linear.js';
-import { mergeInto } from '../static/merge-into.js';
+import { type MergeTensor, mergeInto } from '../static/merge-into.js';
 import { buildDynamic } from './build.js';
 import { Pair } from './pair.js';
 import { findScores } from './scores.js';
@@ -101,11 +101,12 @@ export async function mergeDynamic(
 
   if (mode === 'static') {
     const { share, js } = meanShare(observation, coefficients, rule);
-    mergeInto(labelled, differing, (values, { role }) => {
+    const merge: MergeTensor = (values, { role }) => {
       const merged = weightedSum(values, [1 - share, share]);
       if (role === 'variance') keepPositive(merged);
       return merged;
-    });
+    };
+    mergeInto(labelled, differing, merge, { elementwise: true });
     const lambda = coefficients.lambdaOn === 'expert' ? 1 - share : share;
     notes.push(`One merge with ${share.toFixed(4)} of the generalist, the mean over --calib.`);
     expert.proto.metadataProps = [

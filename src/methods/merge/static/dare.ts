@@ -37,6 +37,7 @@ export const dare = staticMethod({
   ],
   models: 'some',
   fromBase: true,
+  elementwise: false,
 
   merger:
     ({ density, combine, scale }, { seed }) =>

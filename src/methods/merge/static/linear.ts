@@ -34,6 +34,7 @@ export const linear = staticMethod({
   ],
   models: 'some',
   fromBase: false,
+  elementwise: true,
 
   merger({ weights, normalize }, { models }) {
     const given =
@@ -61,6 +62,7 @@ export const soup = staticMethod({
   examples: ['<%= config.bin %> merge soup a.onnx b.onnx c.onnx -o out.onnx'],
   models: 'some',
   fromBase: false,
+  elementwise: true,
 
   merger(_given, { models }) {
     const shares = models.map(() => 1 / models.length);

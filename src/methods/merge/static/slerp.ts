@@ -15,6 +15,7 @@ export const slerp = staticMethod({
   examples: ['<%= config.bin %> merge slerp a.onnx b.onnx -o out.onnx --t 0.3'],
   models: 'one',
   fromBase: false,
+  elementwise: false,
 
   merger({ t }) {
     return ([a, b], { role }) =>

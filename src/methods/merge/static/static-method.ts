@@ -29,6 +29,8 @@ export interface StaticMerge<S extends WithBn>
   models: 'one' | 'some';
   /** Whether it goes by what the models have become from a common base. */
   fromBase: boolean;
+  /** Whether a merged value depends on nothing but the models' values in its place. */
+  elementwise: boolean;
   /**
    * Checks the parameters and makes the function that merges a tensor: the values of the models come
    * in their order, those of the base last.
@@ -40,6 +42,7 @@ export interface StaticMerge<S extends WithBn>
 export function staticMethod<S extends WithBn>({
   models,
   fromBase,
+  elementwise,
   merger,
   ...method
 }: StaticMerge<S>): Method<S, MergedTensor> {
@@ -70,7 +73,7 @@ export function staticMethod<S extends WithBn>({
           : await measureDistances(labelled, tensors);
       if (differing.length === 0) notes.push('The models are the same: there is nothing to merge.');
       const merge = await merger(given, { models: labelled, tensors: differing, seed });
-      mergeInto(labelled, differing, merge);
+      mergeInto(labelled, differing, merge, { elementwise });
       if (given.bn === 'reestimate') {
         // Loaded here, so that merges need no runtime.
         const { reestimateBatchNorm } = await import('../batch-norm.js');

@@ -21,6 +21,7 @@ export const taskArithmetic = staticMethod({
   ],
   models: 'some',
   fromBase: true,
+  elementwise: true,
 
   merger:
     ({ scale }) =>

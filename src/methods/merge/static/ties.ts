@@ -33,6 +33,7 @@ export const ties = staticMethod({
   ],
   models: 'some',
   fromBase: true,
+  elementwise: false,
 
   async merger({ density, trim, scale }, context) {
     const trims = trim === 'model' ? await modelTrims(density, context) : undefined;
