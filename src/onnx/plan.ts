@@ -1,6 +1,7 @@
 import { modelError } from '../errors.js';
 import { encodePieces } from './codec.js';
 import { isExternal, rangeBlocks } from './external.js';
+import { BLOCK_BYTES } from './io.js';
 import { MAX_MODEL_BYTES, type Model } from './model.js';
 import { DataLocation, type TensorProto } from './schema.js';
 import { readTensorBytes, readTensorPart, tensorInfo, tensorRange } from './tensors.js';
@@ -123,15 +124,12 @@ function sourceOf(model: Model, tensor: TensorProto): string | undefined {
   return `${offset}+${length} ${path}`;
 }
 
-/** Bytes of a tensor that is written piece by piece: few enough to stay in a processor's cache. */
-const PART_BYTES = 2 ** 20;
-
 async function* blocksOf(model: Model, tensor: TensorProto): AsyncGenerator<Uint8Array> {
   const edit = model.edits.get(tensor);
   if (edit?.part) {
     const { byteLength } = tensorInfo(tensor);
-    for (let at = 0; at < byteLength; at += PART_BYTES) {
-      const length = Math.min(PART_BYTES, byteLength - at);
+    for (let at = 0; at < byteLength; at += BLOCK_BYTES) {
+      const length = Math.min(BLOCK_BYTES, byteLength - at);
       yield await edit.part(await readTensorPart(model, tensor, at, length), at);
     }
   } else if (isExternal(tensor) && !edit)
