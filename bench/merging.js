@@ -6,6 +6,7 @@
  */
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { meanCorruptionError } from '../dist/src/evaluate/merging/corruption.js';
 import { methods, operate } from '../dist/src/index.js';
 import { severities, writeDrifted } from './support/drift.js';
 import { withFolder } from './support/measure.js';
@@ -95,14 +96,11 @@ async function rowsOf(expert, { home, other }, folder) {
 }
 
 /** mCE of one seed, relative to the generalist. */
-const mce = (values, reference, seed) =>
-  100 *
-  mean(
-    corruptions.map((c) => {
-      const error = (of) => levels.reduce((sum, l) => sum + 1 - of[`${c}-${seed}@${l}`], 0);
-      return error(values) / error(reference);
-    }),
-  );
+function mce(values, reference, seed) {
+  const sets = corruptions.flatMap((c) => levels.map((level) => `${c}-${seed}@${level}`));
+  const errors = (of) => sets.map((set) => 1 - of[set]);
+  return meanCorruptionError(sets, errors(values), errors(reference)).mce;
+}
 
 function shown(rows) {
   const reference = rows.find(([name]) => name === 'generalist')[1];
