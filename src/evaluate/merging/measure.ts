@@ -1,5 +1,4 @@
-import type { Batch, Task } from '../../data/index.js';
-import type { Calibration, Progress } from '../../methods/method.js';
+import type { Batch, Dataset, Task } from '../../data/index.js';
 import type { Latency } from '../../runtime/latency.js';
 import type { Feeds, Session } from '../../runtime/session.js';
 import { evaluateModels } from '../evaluate.js';
@@ -8,8 +7,10 @@ import type { CorruptionError } from './corruption.js';
 import { Ensemble } from './ensemble.js';
 
 /** Data to measure on, by name. */
-export interface NamedSet extends Calibration {
+export interface NamedSet {
   name: string;
+  dataset: Dataset;
+  indices: number[];
   task: Task;
 }
 
@@ -53,7 +54,7 @@ export interface Coefficients {
 
 export interface MeasureOptions {
   batch: number;
-  progress: Progress;
+  progress: (stage: string, done: number, total: number) => void;
 }
 
 /** Measures candidates one after the other, so that only one is in memory. */

@@ -1,7 +1,7 @@
 import type { Coefficients } from '../dynamic/merge-dynamic.js';
 import { betaMixture } from '../maths/clusters.js';
 import { dawin, dawinOffset } from '../maths/dawin.js';
-import type { DawinParameters } from './method.js';
+import type { DawinParameters } from './parameters.js';
 
 /** The coefficient of DaWin with these parameters. */
 export function dawinCoefficients(given: DawinParameters): Coefficients {
