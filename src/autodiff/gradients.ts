@@ -1,12 +1,15 @@
 import type { InputSpec, TensorData } from '../data/index.js';
 import { modelError, ResectError } from '../errors.js';
+import { mainGraph } from '../graph/bodies.js';
 import { opName } from '../graph/nodes.js';
 import type { Parameter } from '../graph/parameters.js';
+import { removeDeadNodes } from '../graph/topology.js';
 import { encodeModel, type Model, type ModelProto } from '../onnx/index.js';
 import { type Feeds, Session } from '../runtime/session.js';
 import { classTarget, floatFeed, inputFeeds, weightFeed } from './feeds.js';
 import { foldConstants } from './fold.js';
 import { gradientGraph, type Head } from './gradient-graph.js';
+import { graphHead, type LossGraph, lossFeeds, withLossGraph } from './loss-graph.js';
 import {
   beforeActivation,
   type LossName,
@@ -24,9 +27,9 @@ import type { Tape } from './tape.js';
 import { type Trained, type TrainingCopy, trainingCopy, withDims } from './training-copy.js';
 
 export interface GradientOptions {
-  /** A loss in the graph; or names of values whose gradients are fed: see `Target.seeds`. */
-  loss: LossName | { seeds: readonly string[] };
-  /** The output that the loss is of; default: the first that is floating point. */
+  /** A known loss, or a graph of one's own; or names of values whose gradients are fed: see `Target.seeds`. */
+  loss: LossName | LossGraph | { seeds: readonly string[] };
+  /** The output that a known loss is of, and that `predict` gives; any value of the main graph. Default: the first output that is floating point. */
   output?: string;
   /** Which parameters to differentiate by; default: all. */
   parameters?: (parameter: Parameter) => boolean;
@@ -42,13 +45,17 @@ export interface Target {
   weight?: Floats;
   /** dL/dv by name of v, for gradients without a loss in the graph. */
   seeds?: Feeds;
+  /** What a `LossGraph` is fed. */
+  inputs?: Feeds;
 }
 
 export interface GradientStep {
   /** L = Σ w_i l_i; NaN when seeds were fed. */
   loss: number;
-  /** l [rows]; empty when seeds were fed. */
+  /** l [rows]; empty for seeds and for a `LossGraph`. */
   losses: Floats;
+  /** The values that a `LossGraph` shows, by name. */
+  shown: Feeds;
   /** dL/dθ by parameter name, in the parameter's own layout. */
   gradients: Map<string, Floats>;
 }
@@ -69,19 +76,19 @@ export class GradientModel {
   readonly inputs: readonly InputSpec[];
   /** The output that the loss is of, and that `predict` gives. */
   readonly output: string;
-  readonly #proto: ModelProto;
+  readonly #copy: TrainingCopy;
   readonly #trained: readonly Trained[];
-  readonly #weights: Feeds;
   readonly #options: GradientOptions;
   readonly #runners = new Map<string, Promise<Runner>>();
 
   private constructor(copy: TrainingCopy, options: GradientOptions) {
-    this.#proto = copy.proto;
-    this.#trained = copy.trained;
-    this.#weights = copy.weights;
+    const { parameters: wants = () => true } = options;
+    this.#copy = copy;
+    this.#trained = copy.trained.filter(wants);
     this.#options = options;
-    this.parameters = copy.trained;
-    this.values = copy.values;
+    this.parameters = this.#trained;
+    const own = new Set(this.#trained.map(({ name }) => name));
+    this.values = new Map([...copy.values].filter(([name]) => own.has(name)));
     this.inputs = copy.inputs;
     this.output = options.output ?? copy.output;
   }
@@ -92,12 +99,20 @@ export class GradientModel {
   }
 
   /**
+   * The same model under another loss, or by fewer of its parameters. Both work on the same values: what
+   * one changes the other reads. Each is released by itself.
+   */
+  with(options: Partial<GradientOptions>): GradientModel {
+    return new GradientModel(this.#copy, { ...this.#options, ...options });
+  }
+
+  /**
    * The loss of a batch and its gradients.
    * @throws {NoGradientError} where an op without a rule is in the way
    * @throws {ResectError} exit 6 when the batch does not fit the model
    */
   async run(feeds: Feeds, target: Target = {}): Promise<GradientStep> {
-    const batch = inputFeeds(this.inputs, feeds);
+    const batch = this.#feeds(feeds, target);
     return this.#step(await this.#runner(batch, 'gradients'), batch, target);
   }
 
@@ -108,7 +123,7 @@ export class GradientModel {
    * @throws as `run`
    */
   async runSquares(feeds: Feeds, target: Target = {}): Promise<GradientStep | undefined> {
-    const batch = inputFeeds(this.inputs, feeds);
+    const batch = this.#feeds(feeds, target);
     try {
       return await this.#step(await this.#runner(batch, 'squares'), batch, target);
     } catch (error) {
@@ -125,7 +140,7 @@ export class GradientModel {
   async predict(feeds: Feeds): Promise<TensorData> {
     const batch = inputFeeds(this.inputs, feeds);
     const { session } = await this.#runner(batch, 'predict');
-    const outputs = await session.run({ ...this.#weights, ...batch }, [this.output]);
+    const outputs = await session.run({ ...this.#copy.weights, ...batch });
     return outputs[this.output];
   }
 
@@ -152,8 +167,15 @@ export class GradientModel {
       if (runner.status === 'fulfilled') await runner.value.session.release();
   }
 
+  /** The batch, and what a loss graph is fed with it. */
+  #feeds(feeds: Feeds, { inputs }: Target): Feeds {
+    const { loss } = this.#options;
+    const batch = inputFeeds(this.inputs, feeds);
+    return isGraph(loss) ? { ...batch, ...lossFeeds(loss, inputs) } : batch;
+  }
+
   async #runner(feeds: Feeds, kind: Kind): Promise<Runner> {
-    const dims = this.inputs.map(({ name }) => feeds[name]?.dims ?? []);
+    const dims = Object.entries(feeds).map(([name, value]) => [name, value.dims]);
     const key = JSON.stringify([kind, dims]);
     let runner = this.#runners.get(key);
     // Looked up last is dropped last.
@@ -171,18 +193,24 @@ export class GradientModel {
 
   async #build(feeds: Feeds, kind: Kind): Promise<Runner> {
     const { loss, threads = 1 } = this.#options;
-    const values = typeof loss === 'object' ? loss.seeds : [this.output];
-    const forward = await folded(this.#proto, feeds, values);
-    const graph = forward.graph;
-    if (!graph) throw new Error('folding keeps the graph');
     const open = (model: ModelProto) =>
       Session.open(encodeModel(model), { threads, memoryPattern: false });
-    if (kind === 'predict')
-      return { session: await open(forward), gradients: new Map(), shape: [0, 0], source: '' };
+    if (kind === 'predict') {
+      const forward = await folded(this.#copy.proto, feeds, [this.output]);
+      const graph = { ...mainGraph(forward), output: [{ name: this.output }] };
+      removeDeadNodes(graph);
+      const session = await open({ ...forward, graph });
+      return { session, gradients: new Map(), shape: [0, 0], source: '' };
+    }
+    const forward = isGraph(loss)
+      ? await folded(withLossGraph(this.#copy.proto, loss), feeds, [loss.loss, ...loss.shown])
+      : await folded(this.#copy.proto, feeds, isSeeds(loss) ? loss.seeds : [this.output]);
+    const graph = mainGraph(forward);
     let shape: [number, number] = [0, 0];
     let source = '';
     const head = (t: Tape): Head => {
-      if (typeof loss === 'object') return seedHead(t, loss.seeds);
+      if (isGraph(loss)) return graphHead(t, loss);
+      if (isSeeds(loss)) return seedHead(t, loss.seeds);
       const producers = new Map(graph.node.flatMap((n) => n.output.map((o) => [o, n] as const)));
       source = beforeActivation(t, loss, producers, this.output);
       shape = lossShape(loss, t.dims(source));
@@ -214,7 +242,7 @@ export class GradientModel {
   async #step(runner: Runner, feeds: Feeds, given: Target): Promise<GradientStep> {
     const { session, gradients: outputOf } = runner;
     const outputs = await session.run({
-      ...this.#weights,
+      ...this.#copy.weights,
       ...feeds,
       ...this.#targetFeeds(runner, given),
     });
@@ -226,9 +254,12 @@ export class GradientModel {
       });
       gradients.set(name, sum(parts, this.values.get(name) as Floats));
     }
+    const { loss } = this.#options;
+    const [total, shown] = isGraph(loss) ? [loss.loss, loss.shown] : [lossOutput, []];
     return {
-      loss: Number(outputs[lossOutput]?.data[0] ?? Number.NaN),
+      loss: Number(outputs[total]?.data[0] ?? Number.NaN),
       losses: (outputs[rowsOutput]?.data ?? new Float32Array()) as Floats,
+      shown: Object.fromEntries(shown.map((name) => [name, outputs[name]])),
       gradients,
     };
   }
@@ -245,7 +276,7 @@ export class GradientModel {
           spec.dtype === 'int64'
             ? classTarget(target, spec, width)
             : floatFeed(target, spec, 'target');
-      else if (typeof loss === 'object') {
+      else if (isSeeds(loss)) {
         const value = loss.seeds.find((name) => seedInput(name) === spec.name);
         if (value !== undefined)
           feeds[spec.name] = floatFeed(seeds?.[value], spec, `gradient of ${value}`);
@@ -307,6 +338,12 @@ async function folded(
     });
   }
 }
+
+const isSeeds = (loss: GradientOptions['loss']): loss is { seeds: readonly string[] } =>
+  typeof loss === 'object' && 'seeds' in loss;
+
+const isGraph = (loss: GradientOptions['loss']): loss is LossGraph =>
+  typeof loss === 'object' && 'nodes' in loss;
 
 const seedInput = (value: string): string => `resect/seed/${value}`;
 

@@ -3,7 +3,7 @@ import { modelError } from '../errors.js';
 import { tensorType } from '../graph/build.js';
 import { inlineFunctions } from '../graph/functions.js';
 import { Graph } from '../graph/graph.js';
-import { modelInputs, modelOutputs } from '../graph/interface.js';
+import { floatOutput, modelInputs } from '../graph/interface.js';
 import { findParameters, type Parameter } from '../graph/parameters.js';
 import {
   decode,
@@ -101,13 +101,6 @@ export async function trainingCopy(
     inputs: modelInputs(source.proto),
     output: floatOutput(source.proto),
   };
-}
-
-function floatOutput(model: ModelProto): string {
-  const outputs = modelOutputs(model);
-  const output = outputs.find(({ dtype }) => /^b?float/.test(dtype)) ?? outputs[0];
-  if (output) return output.name;
-  throw modelError('The model has no output to compute a loss from.');
 }
 
 /** A copy of a parameter's values, which may be written to. */

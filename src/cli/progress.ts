@@ -1,3 +1,4 @@
+import type { Progress } from '../methods/method.js';
 import { duration } from '../report/format.js';
 
 /** Shows a stage, how much of it is done and how long it will take, on a terminal only. */
@@ -10,7 +11,7 @@ export function terminalProgress(stream: NodeJS.WriteStream = process.stderr) {
     if (drawn > 0) stream.write(`\r${' '.repeat(drawn)}\r`);
     drawn = 0;
   };
-  const show = (name: string, done: number, total: number) => {
+  const show: Progress = (name, done, total, detail) => {
     const now = performance.now();
     if (name !== stage) {
       stage = name;
@@ -21,7 +22,8 @@ export function terminalProgress(stream: NodeJS.WriteStream = process.stderr) {
       done > 0 && done < total
         ? `, ${duration(((now - start) / done / 1000) * (total - done))} left`
         : '';
-    const text = `${name} ${total > 1 ? `${done}/${total}` : '…'}${left}`.slice(0, 79);
+    const more = detail === undefined ? '' : `, ${detail}`;
+    const text = `${name} ${total > 1 ? `${done}/${total}` : '…'}${left}${more}`.slice(0, 79);
     clear();
     stream.write(text);
     drawn = text.length;

@@ -1,3 +1,4 @@
+import { modelError } from '../errors.js';
 import { dtypeOf, type ModelProto, type TypeProto, type ValueInfoProto } from '../onnx/index.js';
 
 /** An input or output of a model: dynamic dimensions are symbols, `''` where they have none. */
@@ -16,6 +17,17 @@ export function modelInputs(model: ModelProto): Port[] {
 }
 
 export const modelOutputs = (model: ModelProto): Port[] => (model.graph?.output ?? []).map(toPort);
+
+/**
+ * The output that a loss is of: the first in floating point.
+ * @throws {ResectError} exit 5 when there is no output at all
+ */
+export function floatOutput(model: ModelProto): string {
+  const outputs = modelOutputs(model);
+  const output = outputs.find(({ dtype }) => /^b?float/.test(dtype)) ?? outputs[0];
+  if (output) return output.name;
+  throw modelError('The model has no output to compute a loss from.');
+}
 
 function toPort({ name = '', type }: ValueInfoProto): Port {
   const dims = type?.tensorType?.shape?.dim.map((d) => d.dimValue ?? d.dimParam ?? '');

@@ -13,7 +13,8 @@ export interface TaskData extends Calibration {
   task: Task;
 }
 
-export type Progress = (stage: string, done: number, total: number) => void;
+/** @param detail what is worth watching, such as the present loss */
+export type Progress = (stage: string, done: number, total: number, detail?: string) => void;
 
 /** What surrounds a method: data, limits and the choice of layers. */
 export interface Context {
@@ -63,6 +64,13 @@ export interface Surgery<L extends LayerReport = LayerReport> {
   macs?: { before: number; after: number };
 }
 
+/** What a method would do, as far as that can be told without data. */
+export interface Plan<L extends LayerReport = LayerReport> {
+  layers: L[];
+  /** Choices that it would make, and what else there is to choose from. */
+  notes: string[];
+}
+
 /** A column of the table of layers, in reports. */
 export interface LayerColumn<L extends LayerReport> {
   header: string;
@@ -110,5 +118,5 @@ export interface Method<S extends z.ZodObject = z.ZodObject, L extends LayerRepo
     model: Model,
     parameters: z.infer<S>,
     context: Pick<Context, 'selects' | 'others' | 'base'>,
-  ): L[] | Promise<L[]>;
+  ): Plan<L> | Promise<Plan<L>>;
 }

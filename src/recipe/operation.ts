@@ -131,10 +131,10 @@ export async function operate<S extends z.ZodObject>(
     input: { path: request.model, bytes: model.sizeBytes },
   };
   if (request.dryRun) {
-    const layers = await inFile(request.model, async () =>
+    const planned = await inFile(request.model, async () =>
       method.plan(model, parameters, { selects, ...merged }),
     );
-    return { ...shared, layers, notes: [], gates: [], seconds: since(start) };
+    return { ...shared, ...planned, gates: [], seconds: since(start) };
   }
   const { output } = request;
   if (!output) throw usageError('Say where to write the result.', { expected: '-o FILE' });

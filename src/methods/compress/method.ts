@@ -36,7 +36,7 @@ export const compress: Method<typeof parameters, CompressLayer> = {
   async plan(model, given, { selects }) {
     checkCombination(given);
     const { planCompression } = await import('./plan.js');
-    return planCompression(model, given, selects);
+    return { layers: await planCompression(model, given, selects), notes: [] };
   },
 
   async apply(model, given, context) {

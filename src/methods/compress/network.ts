@@ -5,12 +5,12 @@ import { Graph } from '../../graph/graph.js';
 import { type FoundLayers, weightLayers } from '../../graph/weight-layers.js';
 import { Workspace } from '../../graph/workspace.js';
 import { Model, type NodeProto } from '../../onnx/index.js';
+import { type ExampleShapes, exampleShapes } from '../example-shapes.js';
 import { layerRule } from '../layer-globs.js';
 import type { Calibration } from '../method.js';
 import { range } from './maths/mixing.js';
 import { keptCount } from './maths/select.js';
 import type { CompressParameters } from './parameters.js';
-import { type ExampleShapes, exampleShapes } from './shapes.js';
 
 /** A model, its layers, and which of its channels go together. */
 export interface Network extends ExampleShapes {

@@ -1,5 +1,6 @@
 import type { z } from 'zod';
 import type { Model } from '../../onnx/index.js';
+import type { Plan } from '../method.js';
 import { type MergedTensor, reportOf } from './distance.js';
 import { type bnParameter, prepare } from './prepare.js';
 
@@ -9,8 +10,8 @@ export async function planMerge(
   others: readonly Model[],
   selects: (name: string) => boolean,
   { bn }: { bn: z.infer<typeof bnParameter> },
-): Promise<MergedTensor[]> {
+): Promise<Plan<MergedTensor>> {
   const labelled = [model, ...others].map((m) => ({ model: m, label: m.path ?? '' }));
-  const { tensors } = await prepare(labelled, selects, { bn });
-  return tensors.map(reportOf);
+  const { tensors, notes } = await prepare(labelled, selects, { bn });
+  return { layers: tensors.map(reportOf), notes };
 }

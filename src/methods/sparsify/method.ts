@@ -52,7 +52,8 @@ export const sparsify: Method<typeof parameters, SparsifyLayer> = {
 
   plan(model, given, { selects }) {
     checkCombination(given);
-    return planLayers(expanded(model), given, selects).map(({ report }) => report);
+    const planned = planLayers(expanded(model), given, selects);
+    return { layers: planned.map(({ report }) => report), notes: [] };
   },
 
   async apply(model, given, context) {

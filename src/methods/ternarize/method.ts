@@ -49,7 +49,8 @@ export const ternarize: Method<typeof parameters, TernarizeLayer> = {
     // What data would settle is not looked at here.
     const settings = settle(given, true);
     const graph = new Graph(inlineFunctions(model.proto));
-    return planLayers(graph, settings, selects).map(({ report }) => report);
+    const planned = planLayers(graph, settings, selects);
+    return { layers: planned.map(({ report }) => report), notes: [] };
   },
 
   async apply(model, given, context) {

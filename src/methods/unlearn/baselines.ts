@@ -19,7 +19,10 @@ const baseline = (
     `<%= config.bin %> unlearn ${name} model.onnx -o out.onnx --forget train.yaml --where label=3 --retain train.yaml --eval test.yaml`,
     `<%= config.bin %> unlearn ${name} model.onnx -o out.onnx --forget f.npz --retain r.npz --epochs 2 --learning-rate 0.001`,
   ],
-  plan: (model, _given, { selects }) => planParameters(model, selects).map(({ report }) => report),
+  plan: (model, _given, { selects }) => ({
+    layers: planParameters(model, selects).map(({ report }) => report),
+    notes: [],
+  }),
   async apply(model, given: z.infer<Training>, context) {
     // Loaded here, so that plans and help need no runtime.
     const { retrain } = await import('./retrain.js');

@@ -37,7 +37,10 @@ export const ssd: Method<typeof parameters, UnlearnLayer> = {
     writes: saveImportance === undefined ? [] : [saveImportance],
   }),
 
-  plan: (model, _given, { selects }) => planParameters(model, selects).map(({ report }) => report),
+  plan: (model, _given, { selects }) => ({
+    layers: planParameters(model, selects).map(({ report }) => report),
+    notes: [],
+  }),
 
   async apply(model, given, context) {
     const planned = planParameters(model, context.selects);

@@ -1,5 +1,6 @@
 import type { Dataset } from '../../../src/data/index.js';
 import { layerMatcher } from '../../../src/methods/layer-globs.js';
+import type { Plan } from '../../../src/methods/method.js';
 import type { TernarizeLayer } from '../../../src/methods/ternarize/layers.js';
 import { ternarize } from '../../../src/methods/ternarize/method.js';
 import {
@@ -203,7 +204,9 @@ test('what no format can replace stays, with the reason', () => {
     output: [value('b', ['n', 8]), value('c', ['n', 64, 64]), value('d', ['n', 64])],
   });
   const given = ternarize.parameters.parse({});
-  const layers = ternarize.plan(read(proto), given, { selects: () => true }) as TernarizeLayer[];
+  const { layers } = ternarize.plan(read(proto), given, {
+    selects: () => true,
+  }) as Plan<TernarizeLayer>;
   expect(layers.map(({ name, reason }) => [name, reason])).toEqual([
     ['first', 'first layer (--first-last takes it, too)'],
     ['small', 'fewer than 4096 weights'],

@@ -1,9 +1,9 @@
-import { inferTypes } from '../../autodiff/types.js';
-import { batches, randomFeeds } from '../../data/index.js';
-import { mainGraph } from '../../graph/bodies.js';
-import { tensorType } from '../../graph/build.js';
-import type { Shapes } from '../../graph/channels/analysis.js';
-import { modelInputs } from '../../graph/interface.js';
+import type { TensorType } from '../autodiff/tape.js';
+import { inferTypes } from '../autodiff/types.js';
+import { batches, randomFeeds } from '../data/index.js';
+import { mainGraph } from '../graph/bodies.js';
+import { tensorType } from '../graph/build.js';
+import { modelInputs } from '../graph/interface.js';
 import {
   dtypeCode,
   isFloat,
@@ -13,8 +13,8 @@ import {
   readTensorBytes,
   type TensorProto,
   tensorInfo,
-} from '../../onnx/index.js';
-import type { Calibration } from '../method.js';
+} from '../onnx/index.js';
+import type { Calibration } from './method.js';
 
 /** Float initializers from this size on are weights, whose values tell nothing of shapes. */
 const weightElements = 1024;
@@ -23,7 +23,7 @@ const weightElements = 1024;
 const batch = 2;
 
 export interface ExampleShapes {
-  shapes: Shapes;
+  shapes: ReadonlyMap<string, TensorType>;
   /** How many examples they are for. */
   examples: number;
 }
@@ -31,13 +31,14 @@ export interface ExampleShapes {
 /**
  * Shapes of all values for inputs of one size: that of the data where there is some, else what random
  * inputs would have.
+ * @param proto what is looked at, where it is not the model itself but one that shares its tensors
  * @throws {ResectError} exit 5 when the runtime refuses the model, 6 when no inputs can be made up
  */
 export async function exampleShapes(
   model: Model,
   calibration?: Calibration,
+  proto = model.proto,
 ): Promise<ExampleShapes> {
-  const { proto } = model;
   const sizes = await inputSizes(proto, calibration);
   const graph = mainGraph(proto);
   const weights = graph.initializer.filter((tensor) => {

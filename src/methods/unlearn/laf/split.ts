@@ -1,0 +1,142 @@
+import { modelError, usageError } from '../../../errors.js';
+import { mainGraph } from '../../../graph/bodies.js';
+import { bottlenecks } from '../../../graph/bottlenecks.js';
+import { tensorType } from '../../../graph/build.js';
+import { inlineFunctions } from '../../../graph/functions.js';
+import { Graph } from '../../../graph/graph.js';
+import { floatOutput, modelOutputs } from '../../../graph/interface.js';
+import { findLinearLayers } from '../../../graph/linear-layers.js';
+import { opName } from '../../../graph/nodes.js';
+import { findParameters } from '../../../graph/parameters.js';
+import { extractPart } from '../../../graph/segments.js';
+import { topologicalOrder } from '../../../graph/topology.js';
+import { isFloat, type Model, type ModelProto, type TensorProto } from '../../../onnx/index.js';
+import { exampleShapes } from '../../example-shapes.js';
+import type { Calibration } from '../../method.js';
+
+/** Widths of representations that LAF is for. */
+const widths = { least: 8, most: 4096 };
+
+/** A value at which a model may be cut in an extractor of representations and a classifier of them. */
+export interface Split {
+  value: string;
+  /** Numbers in a representation. */
+  width: number;
+  /** The op that computes it. */
+  op: string;
+  /** Tensors of the parameters on each side; some may be on both. */
+  extractor: ReadonlySet<TensorProto>;
+  classifier: ReadonlySet<TensorProto>;
+}
+
+/** Where a model may be cut, in the order in which it computes, and the place that is best by default. */
+export interface Splits {
+  candidates: Split[];
+  chosen: Split;
+}
+
+/**
+ * The places to cut a model: values that everything passes on its way to the output, of one vector per
+ * example, with parameters before and behind them. The default is what the last linear layer reads.
+ * @param wanted a value, or a node whose first output is meant
+ * @param examples data to take the sizes of inputs from
+ * @throws {ResectError} exit 5 when there is none, exit 2 when `wanted` is none
+ */
+export async function findSplits(
+  model: Model,
+  wanted?: string,
+  examples?: Calibration,
+): Promise<Splits> {
+  const proto = inlineFunctions(model.proto);
+  const output = floatOutput(proto);
+  const { shapes, examples: batch } = await exampleShapes(model, examples, proto);
+  const main = mainGraph(proto);
+  const producers = new Map(
+    main.node.flatMap((node) => node.output.map((o) => [o, node] as const)),
+  );
+  const vector = (value: string): number | undefined => {
+    const type = shapes.get(value);
+    const dims = type?.dims;
+    if (!dims || !isFloat(type.dtype) || dims.length < 2 || dims[0] !== batch) return undefined;
+    const [, ...own] = dims;
+    const width = own.reduce((a, b) => a * b, 1);
+    const wide = own.filter((d) => d > 1).length === 1;
+    return wide && width >= widths.least && width <= widths.most ? width : undefined;
+  };
+  const necks = bottlenecks(main, output);
+  const candidates = necks.flatMap((value): Split[] => {
+    const width = vector(value);
+    const producer = producers.get(value);
+    if (width === undefined || !producer) return [];
+    const extractor = tensorsOf(extractPart(proto, [], [value]));
+    const behind = extractPart(proto, [{ name: value, type: tensorType(1) }], [output]);
+    const classifier = tensorsOf(behind);
+    if (extractor.size === 0 || classifier.size === 0) return [];
+    return [{ value, width, op: opName(producer), extractor, classifier }];
+  });
+  if (candidates.length === 0) {
+    throw modelError('The model has no place at which it may be cut in two.', {
+      where: `the way to output "${output}"`,
+      expected: `a vector of ${widths.least} to ${widths.most} numbers for each example that everything passes, with parameters before and behind it`,
+      got: necks.length === 0 ? 'no value that everything passes' : describe(necks, shapes),
+      hint: 'LAF works on representations: other unlearning commands do not need them.',
+    });
+  }
+  if (wanted === undefined) return { candidates, chosen: byDefault(proto, candidates) };
+  const named = main.node.find(({ name }) => name === wanted)?.output[0];
+  const chosen = candidates.find(({ value }) => value === wanted || value === named);
+  if (chosen) return { candidates, chosen };
+  const type = shapes.get(named ?? wanted);
+  throw usageError('The model cannot be cut there.', {
+    where: `--split ${wanted}`,
+    expected: candidates.map(({ value }) => value).join(', '),
+    got: !type
+      ? 'no value or node of that name'
+      : necks.includes(named ?? wanted)
+        ? `${type.dtype} [${type.dims?.join(', ') ?? '?'}], or no parameters on one side`
+        : 'a value that something flows past',
+    hint: 'Look at the places to choose from with --dry-run.',
+  });
+}
+
+/** What the last linear layer reads, or what comes closest before that. */
+function byDefault(proto: ModelProto, candidates: readonly Split[]): Split {
+  const graph = new Graph(proto);
+  const layers = new Set(findLinearLayers(graph).map(({ node }) => node));
+  const order = topologicalOrder(graph.root.graph);
+  const last = order.findLastIndex((node) => layers.has(node));
+  const before = new Set(order.slice(0, Math.max(last, 0)).flatMap((node) => node.output));
+  return candidates.findLast(({ value }) => before.has(value)) ?? candidates[candidates.length - 1];
+}
+
+const tensorsOf = (part: ModelProto): Set<TensorProto> =>
+  new Set(
+    findParameters(new Graph(part)).flatMap(({ tensor, skip }) =>
+      skip === undefined ? [tensor] : [],
+    ),
+  );
+
+type Shapes = Awaited<ReturnType<typeof exampleShapes>>['shapes'];
+
+const describe = (values: readonly string[], shapes: Shapes): string =>
+  values
+    .slice(-4)
+    .map((value) => `${value} [${shapes.get(value)?.dims?.join(', ') ?? '?'}]`)
+    .join('; ');
+
+/** The splits as a user reads them, in a plan. */
+export function splitNotes({ candidates, chosen }: Splits): string[] {
+  const line = ({ value, width, op, extractor, classifier }: Split) =>
+    `"${value}" (${op}, ${width} numbers; ${extractor.size} parameters before it, ${classifier.size} behind)`;
+  const others = candidates.filter((split) => split !== chosen);
+  return [
+    `representations are read at ${line(chosen)}`,
+    ...(others.length > 0 ? [`--split may name ${others.map(line).join('; ')}`] : []),
+  ];
+}
+
+/** Outputs besides the one that is cut to, which read the extractor, too: they change with it. */
+export function otherOutputs(model: Model): string[] {
+  const main = floatOutput(model.proto);
+  return modelOutputs(model.proto).flatMap(({ name }) => (name === main ? [] : [name]));
+}

@@ -1,0 +1,225 @@
+import { type GradientModel, gradients } from '../../../src/autodiff/gradients.js';
+import { Adam } from '../../../src/autodiff/optimizer.js';
+import { batches, type Dataset, openDataset } from '../../../src/data/index.js';
+import { modelInputs } from '../../../src/graph/interface.js';
+import { Alternation, type PairLosses } from '../../../src/methods/unlearn/laf/alternation.js';
+import {
+  alignmentLoss,
+  noiseInputs,
+  teacherInputs,
+  unlearningLoss,
+} from '../../../src/methods/unlearn/laf/losses.js';
+import { vaeLoss, vaeModel, vaeSizes } from '../../../src/methods/unlearn/laf/vae.js';
+import { readModel } from '../../../src/onnx/index.js';
+import {
+  batchRows,
+  flat,
+  golden,
+  lafPath,
+  named,
+  noise,
+  relativeError,
+  rows,
+  values,
+} from '../unlearn/golden-laf.js';
+import { goldenPath } from '../unlearn/golden-ssd.js';
+
+const sizes = vaeSizes(64, 4);
+const order = golden.model.param_order;
+const split = golden.model.embedding_tensor;
+const vaes = {
+  all: named(values('B_s_vae_params.npy'), golden.vae.param_order),
+  forgotten: named(values('B_u_vae_params.npy'), golden.vae.param_order),
+};
+const tensor = ({ values, width }: ReturnType<typeof rows>) => ({
+  dtype: 'float32' as const,
+  dims: [values.length / width, width],
+  data: values,
+});
+
+/** Adam turns a gradient of almost 0 whose sign flips into two steps. */
+function expectOneStep(got: Float32Array, want: Float32Array, rate: number) {
+  const errors = Array.from(want, (w, i) => Math.abs(got[i] - w));
+  const near = errors.filter((e) => e <= 0.05 * rate).length / errors.length;
+  expect(near).toBeGreaterThanOrEqual(0.995);
+  expect(Math.max(...errors)).toBeLessThanOrEqual(2.1 * rate);
+}
+
+describe('the autoencoder', () => {
+  const start = named(values('A_vae_params0.npy'), golden.vae.param_order);
+
+  /** Five steps on the representations of the batches, as the original has them. */
+  async function train(steps: number) {
+    const { model, outputs } = vaeModel(sizes, start);
+    const loss = vaeLoss(outputs);
+    const { mean, deviation, reconstruction } = outputs;
+    const shown = [...loss.shown, mean, deviation, reconstruction];
+    const vae = await gradients(model, { loss: { ...loss, shown } });
+    const optimizer = new Adam({ learningRate: 1e-3 });
+    const made = [];
+    for (let k = 0; k < steps; k++) {
+      const e = k === 0 ? tensor(rows('A_embed.npy')) : await embed(batchRows('remain', k));
+      const step = await vae.run({ e, noise: tensor(noise(k)) });
+      optimizer.step(vae.values, step.gradients);
+      made.push(step);
+    }
+    await vae.release();
+    return { made, loss, outputs, after: flat(vae.values, golden.vae.param_order) };
+  }
+
+  test('loss, gradients and one step', async () => {
+    const { made, loss, outputs, after } = await train(1);
+    const [step] = made;
+    const { recon_loss, kld, loss: total } = golden.A_vae_step;
+    expect(step.loss).toBeCloseTo(total, 3);
+    expect(step.shown[loss.error].data[0]).toBeCloseTo(recon_loss, 3);
+    expect(step.shown[loss.divergence].data[0]).toBeCloseTo(kld, 5);
+    for (const [output, file] of [
+      [outputs.mean, 'A_mu.npy'],
+      [outputs.deviation, 'A_sigma.npy'],
+      [outputs.reconstruction, 'A_recon.npy'],
+    ])
+      expect(relativeError(step.shown[output].data as Float32Array, values(file))).toBeLessThan(
+        1e-5,
+      );
+    const gradient = flat(step.gradients, golden.vae.param_order);
+    expect(relativeError(gradient, values('A_vae_grads.npy'))).toBeLessThan(5e-4);
+    expectOneStep(after, values('A_vae_params1.npy'), 1e-3);
+  });
+
+  test('five steps', async () => {
+    const { made, after } = await train(5);
+    for (const [k, want] of golden.A2_vae_5_steps.losses.entries())
+      expect(Math.abs(made[k].loss - want)).toBeLessThan(2e-3);
+    expect(relativeError(after, values('A2_vae_params5.npy'))).toBeLessThan(1e-3);
+  });
+});
+
+let images: Dataset;
+let model: GradientModel;
+beforeAll(async () => {
+  const source = await readModel(lafPath('laf.onnx'));
+  images = await openDataset(goldenPath('data/train.yaml'), modelInputs(source.proto));
+  model = await gradients(source, { loss: { seeds: [split] }, output: split });
+});
+afterAll(() => model.release());
+// Other tests start from the original.
+let original: Map<string, Float32Array>;
+beforeEach(() => {
+  original ??= new Map([...model.values].map(([name, own]) => [name, Float32Array.from(own)]));
+  for (const [name, own] of original) model.values.get(name)?.set(own);
+});
+
+const extractor = order.filter(({ name }) => !name.startsWith('fc2'));
+const byExtractor = { parameters: ({ name }: { name: string }) => !name.startsWith('fc2') };
+
+async function feedsOf(k: number) {
+  const indices = [...batchRows('remain', k), ...batchRows('unlearn', k)];
+  for await (const { feeds } of batches(images, indices, 64, model.inputs)) return feeds;
+  throw new Error('there is a batch');
+}
+
+async function embed(indices: number[]) {
+  for await (const { feeds } of batches(images, indices, 64, model.inputs))
+    return model.predict(feeds);
+  throw new Error('there is a batch');
+}
+
+test('unlearning loss: value, gradients and one step', async () => {
+  const ue = model.with({ loss: unlearningLoss(split, sizes, vaes.all, vaes.forgotten) });
+  const inputs = {
+    [noiseInputs.kept]: tensor(noise(0)),
+    [noiseInputs.forgotten]: tensor(noise(1)),
+  };
+  const { loss, gradients: g } = await ue.run(await feedsOf(0), { inputs });
+  await ue.release();
+  expect(Math.abs(loss - golden.B_extractor_step.L_UE)).toBeLessThan(2e-4);
+  expect(relativeError(flat(g, order), values('B_grads.npy'))).toBeLessThan(5e-4);
+  for (const name of golden.B_extractor_step.params_without_gradient)
+    expect(g.get(name)?.every((x) => x === 0)).toBe(true);
+  new Adam({ learningRate: 5e-5 }).step(model.values, g);
+  expectOneStep(flat(model.values, order), values('B_params1.npy'), 5e-5);
+});
+
+test('alignment loss: one tiny step from the original', async () => {
+  for (const [name, own] of named(values('B_params1.npy'), order)) model.values.get(name)?.set(own);
+  const ra = model.with({ loss: alignmentLoss(split, 20) });
+  const inputs = {
+    [teacherInputs.kept]: tensor(rows('B_s_embed.npy')),
+    [teacherInputs.forgotten]: tensor(rows('B_u_embed.npy')),
+  };
+  const { loss, gradients: g } = await ra.run(await feedsOf(0), { inputs });
+  await ra.release();
+  expect(Math.abs(loss - golden.C_alignment_step.L_RA)).toBeLessThan(2e-4);
+  expect(relativeError(flat(g, order), values('C_grads.npy'))).toBeLessThan(5e-3);
+});
+
+test.each([
+  [20, golden.C2_alignment.L_RA],
+  [5, golden.C2_alignment.L_RA_at_temperature_5],
+])('alignment loss further from it, at temperature %s', async (temperature, want) => {
+  for (const [name, own] of named(values('C2_student_params.npy'), order))
+    model.values.get(name)?.set(own);
+  const head = alignmentLoss(split, temperature);
+  const ra = model.with({ loss: head });
+  const inputs = {
+    [teacherInputs.kept]: tensor(rows('C2_teacher_embed_remain.npy')),
+    [teacherInputs.forgotten]: tensor(rows('C2_teacher_embed_unlearn.npy')),
+  };
+  const { loss, gradients: g, shown } = await ra.run(await feedsOf(1), { inputs });
+  await ra.release();
+  expect(Math.abs(loss - want)).toBeLessThan(2e-4);
+  const distances = (name: string) => Float64Array.from(shown[name].data as Float64Array);
+  expect(
+    relativeError(distances(head.distances.kept), values('C2_cosdist_remain.npy')),
+  ).toBeLessThan(1e-4);
+  expect(
+    relativeError(distances(head.distances.forgotten), values('C2_cosdist_unlearn.npy')),
+  ).toBeLessThan(1e-4);
+  if (temperature === 20)
+    expect(relativeError(flat(g, order), values('C2_grads.npy'))).toBeLessThan(5e-4);
+});
+
+test.each(['D_1ep', 'D_1ep_scaled_lr'] as const)('five pairs of steps: %s', async (name) => {
+  const run = golden[name];
+  const alternation = new Alternation(model.with(byExtractor), {
+    split,
+    sizes,
+    vaes,
+    rates: { unlearning: run.lr_ue, alignment: run.lr_ra },
+    temperature: run.temperature,
+  });
+  const teacher = [];
+  for (let k = 0; k < 5; k++)
+    teacher.push(
+      (await embed([...batchRows('remain', k), ...batchRows('unlearn', k)])).data as Float32Array,
+    );
+  const losses: PairLosses[] = [];
+  for (let k = 0; k < 5; k++) {
+    const half = teacher[k].length / 2;
+    losses.push(
+      await alternation.step({
+        feeds: await feedsOf(k),
+        teacher: {
+          kept: { values: teacher[k].slice(0, half), width: 64 },
+          forgotten: { values: teacher[k].slice(half), width: 64 },
+        },
+        noise: { kept: noise(2 * k), forgotten: noise(2 * k + 1) },
+      }),
+    );
+  }
+  await alternation.release();
+  const mean = (key: 'unlearning' | 'alignment') =>
+    losses.reduce((sum, l) => sum + l[key], 0) / losses.length;
+  expect(Math.abs(mean('unlearning') - run.mean_L_UE)).toBeLessThan(2e-4);
+  expect(Math.abs(mean('alignment') - run.mean_L_RA)).toBeLessThan(2e-4);
+  const update = flat(model.values, order).map((x, i) => x - flat(original, order)[i]);
+  const want = values(run.params_after).map((x, i) => x - flat(original, order)[i]);
+  const cosine =
+    update.reduce((s, x, i) => s + x * want[i], 0) / Math.hypot(...update) / Math.hypot(...want);
+  expect(cosine).toBeGreaterThanOrEqual(0.9999);
+  expect(relativeError(update, want)).toBeLessThanOrEqual(1e-2);
+  for (const { name: own } of order)
+    if (!extractor.some((e) => e.name === own))
+      expect(model.values.get(own)).toEqual(original.get(own));
+});
