@@ -60,6 +60,13 @@ export interface GradientStep {
   gradients: Map<string, Floats>;
 }
 
+/** See `GradientModel.reachable`. */
+export interface Reachable {
+  model: GradientModel;
+  /** Parameters that were wanted and are not reached, and the op that is in their way. */
+  unreachable?: { parameters: string[]; op: string };
+}
+
 /** Graphs for so many shapes of input are kept ready. */
 const keptShapes = 4;
 
@@ -133,6 +140,23 @@ export class GradientModel {
   }
 
   /**
+   * The same model by those of its parameters that gradients reach, and what keeps them from the others.
+   * @param feeds a batch, of which only the shapes count
+   * @throws {NoGradientError} when they reach none
+   */
+  async reachable(feeds: Feeds, target?: Target): Promise<Reachable> {
+    try {
+      await this.#runner(this.#feeds(feeds, target), 'gradients');
+      return { model: this };
+    } catch (error) {
+      if (!(error instanceof NoGradientError) || error.reachable.length === 0) throw error;
+      const names = new Set(error.reachable);
+      const model = this.with({ parameters: ({ name }) => names.has(name) });
+      return { model, unreachable: { parameters: error.unreachable, op: error.op } };
+    }
+  }
+
+  /**
    * The output that the loss is of, as the model with the present values gives it; in float32 where the
    * model is in half precision.
    * @throws {ResectError} exit 6 when the batch does not fit the model
@@ -168,7 +192,7 @@ export class GradientModel {
   }
 
   /** The batch, and what a loss graph is fed with it. */
-  #feeds(feeds: Feeds, { inputs }: Target): Feeds {
+  #feeds(feeds: Feeds, { inputs }: Target = {}): Feeds {
     const { loss } = this.#options;
     const batch = inputFeeds(this.inputs, feeds);
     return isGraph(loss) ? { ...batch, ...lossFeeds(loss, inputs) } : batch;

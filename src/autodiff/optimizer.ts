@@ -45,6 +45,14 @@ export class Sgd implements Optimizer {
   }
 }
 
+/** What Adam's next step depends on besides values and gradients. */
+export interface AdamState {
+  steps: number;
+  /** By parameter name. */
+  first: ReadonlyMap<string, Floats>;
+  second: ReadonlyMap<string, Floats>;
+}
+
 export interface AdamOptions {
   learningRate: number;
   /** Decay of the first and second moment. Default 0.9, 0.999. */
@@ -60,11 +68,15 @@ export interface AdamOptions {
 /** Adam (Kingma & Ba, arXiv 1412.6980) and, with `decoupled`, AdamW (Loshchilov & Hutter, arXiv 1711.05101). */
 export class Adam implements Optimizer {
   readonly #options: Required<AdamOptions>;
-  readonly #first = new Map<string, Floats>();
-  readonly #second = new Map<string, Floats>();
-  #steps = 0;
+  readonly #first: Map<string, Floats>;
+  readonly #second: Map<string, Floats>;
+  #steps: number;
 
-  constructor(options: AdamOptions) {
+  /** @param state of an earlier run that this one goes on from; moments are written to */
+  constructor(options: AdamOptions, state?: AdamState) {
+    this.#first = new Map(state?.first);
+    this.#second = new Map(state?.second);
+    this.#steps = state?.steps ?? 0;
     this.#options = {
       betas: [0.9, 0.999],
       epsilon: 1e-8,
@@ -72,6 +84,11 @@ export class Adam implements Optimizer {
       decoupled: false,
       ...options,
     };
+  }
+
+  /** The moments are those that later steps change: copy them, or write them out. */
+  get state(): AdamState {
+    return { steps: this.#steps, first: this.#first, second: this.#second };
   }
 
   step(values: ReadonlyMap<string, Floats>, gradients: ReadonlyMap<string, Floats>): void {

@@ -2,6 +2,7 @@ import { batches, type Dataset, shuffled, type Task, uniform } from '../data/ind
 import type { GradientModel } from './gradients.js';
 import type { Optimizer } from './optimizer.js';
 import { batchTarget } from './targets.js';
+import { runEpochs } from './training-loop.js';
 
 export interface TrainingOptions {
   task: Task;
@@ -21,24 +22,23 @@ export interface TrainingOptions {
  * Normalisation layers keep their statistics, as in the graph.
  * @returns steps that were made
  */
-export async function train(
+export function train(
   model: GradientModel,
   data: { dataset: Dataset; indices: readonly number[] },
   options: TrainingOptions,
 ): Promise<number> {
   const { task, optimizer, batchSize, seed, epochs, direction = 1, afterStep } = options;
   const random = uniform(seed);
-  let step = 0;
-  for (let epoch = 0; epoch < epochs; epoch++) {
-    const order = shuffled(data.indices, random);
-    for await (const batch of batches(data.dataset, order, batchSize, model.inputs)) {
+  return runEpochs({
+    epochs,
+    batches: () => batches(data.dataset, shuffled(data.indices, random), batchSize, model.inputs),
+    async step(batch) {
       const target = await batchTarget(model, task, batch);
       const weight = target.weight?.map((w) => direction * w);
       const { loss, gradients } = await model.run(batch.feeds, { ...target, weight });
       optimizer.step(model.values, gradients);
-      step++;
-      if (await afterStep?.(step, direction * loss)) return step;
-    }
-  }
-  return step;
+      return { loss: direction * loss };
+    },
+    afterStep: (step, { loss }) => afterStep?.(step, loss),
+  });
 }

@@ -64,7 +64,7 @@ export async function trainingCopy(
     const copies = names.get(parameter.tensor) ?? [];
     if (copies.length === 0 || parameter.skip) continue;
     const { dtype, shape } = tensorInfo(stored.get(copies[0]) as TensorProto);
-    const data = await readFloats(source, parameter.tensor);
+    const data = await readParameter(source, parameter.tensor);
     for (const copy of copies) {
       weights[copy] = { dtype: dtype === 'float64' ? dtype : 'float32', dims: shape, data };
       taken.add(copy);
@@ -103,8 +103,8 @@ export async function trainingCopy(
   };
 }
 
-/** A copy of a parameter's values, which may be written to. */
-async function readFloats(model: Model, tensor: TensorProto): Promise<Floats> {
+/** A copy of a parameter's values, which may be written to: float64 where it is that, else float32. */
+export async function readParameter(model: Model, tensor: TensorProto): Promise<Floats> {
   const { dtype, elements } = tensorInfo(tensor);
   if (dtype !== 'float64') return Float32Array.from(await readTensorFloat32(model, tensor));
   return Float64Array.from(decode(await readTensorBytes(model, tensor), dtype, elements), Number);

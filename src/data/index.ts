@@ -18,7 +18,7 @@ export { batches } from './batch.js';
 export { concat } from './concat.js';
 export { hashFiles } from './hash.js';
 export { randomFeeds } from './random-feeds.js';
-export { normal, sampleIndices, shuffled, uniform } from './sampling.js';
+export { normal, sampleIndices, shuffled, uniform, uniformFor } from './sampling.js';
 export type { Batch, Dataset, Example, InputSpec, Task, TensorData } from './types.js';
 
 export interface DataOptions {

@@ -12,6 +12,14 @@ export function uniform(seed: number): () => number {
   return () => ((next32() >>> 5) * 2 ** 26 + (next32() >>> 6)) / 2 ** 53;
 }
 
+/** As `uniform`, with a sequence of its own for each purpose (FNV-1a of both, then as there). */
+export function uniformFor(seed: number, purpose: string): () => number {
+  let hash = 0x811c9dc5;
+  for (const byte of new TextEncoder().encode(`${seed} ${purpose}`))
+    hash = Math.imul(hash ^ byte, 0x01000193);
+  return uniform(hash);
+}
+
 /** Standard normal numbers (Box-Muller). */
 export function normal(random: () => number): () => number {
   let spare: number | undefined;

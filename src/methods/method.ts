@@ -62,6 +62,14 @@ export interface Surgery<L extends LayerReport = LayerReport> {
   notes: string[];
   /** Multiply-accumulates of one example in the layers whose shapes are known, where they change. */
   macs?: { before: number; after: number };
+  /** How training went, of methods that train. */
+  training?: TrainingStage[];
+}
+
+/** A stage of training, with the mean losses of each epoch, by name. */
+export interface TrainingStage {
+  stage: string;
+  epochs: readonly Readonly<Record<string, number>>[];
 }
 
 /** What a method would do, as far as that can be told without data. */

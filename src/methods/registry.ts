@@ -11,6 +11,7 @@ import type { Method } from './method.js';
 import { sparsify } from './sparsify/method.js';
 import { ternarize } from './ternarize/method.js';
 import { amnesiac, finetune, gradientAscent } from './unlearn/baselines.js';
+import { laf } from './unlearn/laf/method.js';
 import { ssd } from './unlearn/ssd-method.js';
 
 /** Every method, by name. A new method is a folder and a line here. */
@@ -19,6 +20,7 @@ export const methods: Record<string, Method<z.ZodObject>> = {
   ternarize,
   compress,
   ssd,
+  laf,
   finetune,
   amnesiac,
   'gradient-ascent': gradientAscent,

@@ -21,6 +21,7 @@ import type {
   Needs,
   Progress,
   TaskData,
+  TrainingStage,
 } from '../methods/method.js';
 import { MAX_MODEL_BYTES, readModel, writeModel } from '../onnx/index.js';
 import { checkFiles } from './files.js';
@@ -94,6 +95,8 @@ export interface OperationResult<L extends LayerReport = LayerReport> {
   notes: string[];
   /** Multiply-accumulates of one example, where the method changes them. */
   macs?: { before: number; after: number };
+  /** How training went, where the method trains. */
+  training?: TrainingStage[];
   /** Absent on a dry run. */
   comparison?: Comparison;
   gates: GateResult[];
@@ -274,6 +277,7 @@ export async function operate<S extends z.ZodObject>(
     layers: surgery.layers,
     notes: surgery.notes,
     ...(surgery.macs && { macs: surgery.macs }),
+    ...(surgery.training && { training: surgery.training }),
     comparison,
     gates: checked,
     provenance: origin,

@@ -1,6 +1,5 @@
-import { type GradientModel, gradients } from '../../autodiff/gradients.js';
+import { type GradientModel, gradients, type Reachable } from '../../autodiff/gradients.js';
 import type { LossName } from '../../autodiff/losses.js';
-import { NoGradientError } from '../../autodiff/reverse.js';
 import { batches } from '../../data/index.js';
 import type { Parameter } from '../../graph/parameters.js';
 import type { Model } from '../../onnx/index.js';
@@ -12,14 +11,12 @@ const looked = 64;
 
 export interface TaskGradients {
   trained: GradientModel;
-  /** Parameters that were wanted and that gradients do not reach, and the op that is in their way. */
-  unreachable?: { parameters: string[]; op: string };
+  /** See `Reachable`. */
+  unreachable?: Reachable['unreachable'];
 }
 
 /**
- * A model with the gradients of a loss by those of its parameters that gradients reach. Where the model
- * puts out probabilities and no Softmax tells where they come from, cross-entropy is that of the
- * probabilities.
+ * A model with the gradients of a loss by those of its parameters that gradients reach.
  * @throws {NoGradientError} when gradients reach none of them
  */
 export async function taskGradients(
@@ -31,32 +28,31 @@ export async function taskGradients(
     parameters = () => true,
   }: { loss: LossName; threads: number; parameters?: (parameter: Parameter) => boolean },
 ): Promise<TaskGradients> {
-  const open = (wants = parameters, ofLoss = loss) =>
-    gradients(model, { loss: ofLoss, threads, parameters: wants });
-  let trained = await open();
-  let unreachable: TaskGradients['unreachable'];
-  let wants = parameters;
+  const all = await gradients(model, { loss, threads, parameters });
   try {
-    const first = await firstFeeds(trained, examples);
-    const source = await trained.lossSource(first).catch(async (error) => {
-      if (!(error instanceof NoGradientError) || error.reachable.length === 0) throw error;
-      await trained.release();
-      unreachable = { parameters: error.unreachable, op: error.op };
-      const reachable = new Set(error.reachable);
-      wants = ({ name }) => reachable.has(name);
-      trained = await open(wants);
-      return trained.lossSource(first);
-    });
-    const scores = loss === 'cross-entropy' && source === trained.output;
-    if (scores && (await givesProbabilities(trained, examples))) {
-      await trained.release();
-      trained = await open(wants, 'likelihood');
-    }
-    return { trained, ...(unreachable && { unreachable }) };
+    const { model: trained, unreachable } = await all.reachable(await firstFeeds(all, examples));
+    return {
+      trained: loss === 'cross-entropy' ? await ofScores(trained, examples) : trained,
+      ...(unreachable && { unreachable }),
+    };
   } catch (error) {
-    await trained.release();
+    await all.release();
     throw error;
   }
+}
+
+/**
+ * A model under cross-entropy or, where it puts out probabilities and no Softmax tells where they come
+ * from, under that of the probabilities; the first is then released.
+ */
+export async function ofScores(
+  trained: GradientModel,
+  examples: ExampleSet,
+): Promise<GradientModel> {
+  const source = await trained.lossSource(await firstFeeds(trained, examples));
+  if (source !== trained.output || !(await givesProbabilities(trained, examples))) return trained;
+  await trained.release();
+  return trained.with({ loss: 'likelihood' });
 }
 
 /** Whether what looks like scores is a distribution for every one of the first examples. */

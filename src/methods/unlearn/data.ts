@@ -1,5 +1,5 @@
 import { concat, type Dataset } from '../../data/index.js';
-import { dataError } from '../../errors.js';
+import { dataError, usageError } from '../../errors.js';
 import type { Calibration, TaskData } from '../method.js';
 
 /** In which order the full training set is read, which decides what its batches are. */
@@ -10,6 +10,17 @@ export type Order = (typeof orders)[number];
 export function needForget(forget: TaskData | undefined): TaskData {
   if (forget) return forget;
   throw new Error('a method that needs a forget set has got one');
+}
+
+/**
+ * The retain set.
+ * @throws {ResectError} exit 2 when there is none
+ */
+export function needRetain(retain: TaskData | undefined): TaskData {
+  if (retain) return retain;
+  throw usageError('Training needs the examples that are to be kept.', {
+    expected: '--retain DATA',
+  });
 }
 
 /** The classes of a set, where its examples have class numbers as labels. */

@@ -1,8 +1,7 @@
 import type { GradientModel } from '../../autodiff/gradients.js';
 import { batches, type Dataset, type Example, normal, uniform } from '../../data/index.js';
-import { usageError } from '../../errors.js';
 import type { Calibration, Context, TaskData } from '../method.js';
-import { fullSet, needForget } from './data.js';
+import { fullSet, needForget, needRetain } from './data.js';
 
 /** What a baseline trains on, and whether the loss is descended or ascended. */
 export interface Lesson {
@@ -17,24 +16,19 @@ export const lessons: Record<
   LessonName,
   (context: Context, model: GradientModel) => Promise<Lesson>
 > = {
-  finetune: async (context) => ({ data: needRetain(context), direction: 1 }),
+  finetune: async (context) => ({ data: needRetain(context.retain), direction: 1 }),
 
   amnesiac: async (context, model) => {
     const forget = needForget(context.forget);
     const relabelled = { ...forget, dataset: await relabel(forget, context, model) };
-    const data = fullSet(needRetain(context), relabelled, 'retain-then-forget', (all) => [...all]);
+    const data = fullSet(needRetain(context.retain), relabelled, 'retain-then-forget', (all) => [
+      ...all,
+    ]);
     return { data, direction: 1 };
   },
 
   'gradient-ascent': async ({ forget }) => ({ data: needForget(forget), direction: -1 }),
 };
-
-function needRetain({ retain }: Context): TaskData {
-  if (retain) return retain;
-  throw usageError('Training needs the examples that are to be kept.', {
-    expected: '--retain DATA',
-  });
-}
 
 /**
  * The forget set with wrong labels, drawn once: another class, other tokens, or for a regression a number from a normal distribution with the mean and
@@ -46,7 +40,7 @@ async function relabel(forget: TaskData, context: Context, model: GradientModel)
   const seeds = new Map(indices.map((i) => [i, random()]));
   const wrong =
     task === 'regression'
-      ? await wrongTargets(forget, needRetain(context))
+      ? await wrongTargets(forget, needRetain(context.retain))
       : wrongClasses(await classCount(forget, model));
   return {
     ...dataset,

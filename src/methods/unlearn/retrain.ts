@@ -3,15 +3,16 @@ import type { GradientModel } from '../../autodiff/gradients.js';
 import { Adam, type Optimizer, Sgd } from '../../autodiff/optimizer.js';
 import { batchTarget, taskLoss } from '../../autodiff/targets.js';
 import { train } from '../../autodiff/trainer.js';
+import { refuseDivergence, showLosses } from '../../autodiff/training-loop.js';
 import { batches, type Task } from '../../data/index.js';
 import { modelError } from '../../errors.js';
 import { taskGradients } from '../../evaluate/forgetting/task-gradients.js';
 import type { Model } from '../../onnx/index.js';
 import type { Calibration, Context, Surgery } from '../method.js';
 import { needForget } from './data.js';
-import { changedElements, editElements } from './edit.js';
 import { planParameters, refuseQuantized, skipUnreachable, type UnlearnLayer } from './layers.js';
 import { type LessonName, lessons } from './lessons.js';
+import { storeValues } from './store-values.js';
 import type { trainingParameters } from './training-parameters.js';
 
 /**
@@ -29,10 +30,8 @@ export async function retrain(
   const { task } = forget;
   const planned = planParameters(model, context.selects);
   refuseQuantized(planned, context.selects);
-  const chosen = new Map(
-    planned
-      .filter(({ report }) => report.status !== 'skipped')
-      .map((entry) => [entry.parameter.name, entry]),
+  const chosen = new Set(
+    planned.flatMap(({ parameter, report }) => (report.status === 'skipped' ? [] : parameter.name)),
   );
   if (chosen.size === 0) throw nothingToTrain();
   const { trained, unreachable } = await taskGradients(model, forget, {
@@ -42,7 +41,6 @@ export async function retrain(
   });
   skipUnreachable(planned, unreachable);
   try {
-    const before = new Map([...trained.values].map(([name, values]) => [name, values.slice()]));
     const { data, direction } = await lessons[name](context, trained);
     const steps = given.epochs * Math.ceil(data.indices.length / given.batchSize);
     let first = Number.NaN;
@@ -55,22 +53,15 @@ export async function retrain(
       direction,
       afterStep: (step, loss) => {
         if (step === 1) first = loss;
-        context.progress('train', step, steps);
-        if (!Number.isFinite(loss)) throw diverged(`the loss is ${loss} at step ${step}`);
+        context.progress('train', step, steps, showLosses({ loss }));
+        refuseDivergence({ loss }, `at step ${step}`, advice);
         return false;
       },
     });
     // The loss of a step is that of the values before it.
     const last = await lossOf(trained, data, task);
-    if (!Number.isFinite(last)) throw diverged(`the loss is ${last} at the end`);
-    for (const [name, values] of trained.values) {
-      const entry = chosen.get(name);
-      if (!entry) continue;
-      const edit = changedElements(before.get(name) ?? values, values);
-      entry.report.changed = edit.at.length;
-      if (edit.at.length > 0) editElements(model, entry.parameter.tensor, edit);
-      else entry.report.status = 'unchanged';
-    }
+    refuseDivergence({ loss: last }, 'at the end', advice);
+    await storeValues(model, planned, trained.values);
     // What is told of the run: a loss that does not move says that the rate is wrong.
     const note = `${made} steps, loss ${first.toPrecision(3)} -> ${last.toPrecision(3)}; normalisation layers kept their statistics`;
     return {
@@ -101,8 +92,7 @@ async function lossOf(trained: GradientModel, data: Calibration, task: Task): Pr
   return Number.NaN;
 }
 
-const diverged = (got: string) =>
-  modelError('Training diverged.', { got, hint: 'Choose a smaller --learning-rate.' });
+const advice = 'Choose a smaller --learning-rate.';
 
 const nothingToTrain = () =>
   modelError('The model has no parameter that may be changed.', {

@@ -1,5 +1,5 @@
 import type { GradientModel } from '../../../autodiff/gradients.js';
-import { Adam } from '../../../autodiff/optimizer.js';
+import { Adam, type AdamState } from '../../../autodiff/optimizer.js';
 import type { Feeds } from '../../../runtime/session.js';
 import {
   type AlignmentLoss,
@@ -58,18 +58,22 @@ export class Alternation {
   readonly #alignment: GradientModel;
   readonly #distances: AlignmentLoss['distances'];
 
-  /** @param model by the parameters of the extractor, which steps change in place */
+  /**
+   * @param model by the parameters of the extractor, which steps change in place
+   * @param earlier state of the optimizers in a run that this one goes on from
+   */
   constructor(
     model: GradientModel,
     { split, sizes, vaes, rates, temperature }: AlternationOptions,
+    earlier?: { unlearning: AdamState; alignment: AdamState },
   ) {
     const alignment = alignmentLoss(split, temperature);
     this.#unlearning = model.with({ loss: unlearningLoss(split, sizes, vaes.all, vaes.forgotten) });
     this.#alignment = model.with({ loss: alignment });
     this.#distances = alignment.distances;
     this.optimizers = {
-      unlearning: new Adam({ learningRate: rates.unlearning }),
-      alignment: new Adam({ learningRate: rates.alignment }),
+      unlearning: new Adam({ learningRate: rates.unlearning }, earlier?.unlearning),
+      alignment: new Adam({ learningRate: rates.alignment }, earlier?.alignment),
     };
   }
 

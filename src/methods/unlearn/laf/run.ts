@@ -1,0 +1,210 @@
+import type { GradientModel } from '../../../autodiff/gradients.js';
+import type { Floats } from '../../../autodiff/optimizer.js';
+import {
+  type Losses,
+  refuseDivergence,
+  runEpochs,
+  showLosses,
+} from '../../../autodiff/training-loop.js';
+import { modelError } from '../../../errors.js';
+import type { Context } from '../../method.js';
+import { Alternation } from './alternation.js';
+import { type RunRequest, type RunState, readState, writeState } from './checkpoint.js';
+import { type Examples, pairs, pairsPerEpoch } from './examples.js';
+import { type LafParameters, recipe } from './parameters.js';
+import { trainVae } from './train-vae.js';
+import { type VaeSizes, vaeSizes } from './vae.js';
+
+/** Pairs of steps of the published runs; rates are raised where there are fewer, but not beyond this. */
+const published = { pairs: 3760, factor: 4 };
+
+/** Fewer pairs of steps than this seldom forget much at the published rates. */
+const few = 1000;
+
+/** A run, as it is asked for. */
+export interface RunOptions {
+  given: LafParameters;
+  /** The value with the representations. */
+  split: string;
+  /** What else decides the course of the run: see `RunRequest`. */
+  request: RunRequest;
+  /** Accuracy on kept examples, with the present values; absent where nobody asks for it. */
+  retainAccuracy?: () => Promise<number>;
+}
+
+/** What became of a run. */
+export interface RunResult {
+  /** Means of the epochs that were made. */
+  epochs: readonly Losses[];
+  vaeLosses: RunState['vaeLosses'];
+  notes: string[];
+}
+
+/**
+ * Trains the autoencoders, then the extractor in pairs of steps, epoch by epoch, and keeps the state on
+ * disk where a checkpoint is asked for. An epoch that harms what is kept is taken back, and ends the run.
+ * @param extractor by the parameters to train, which are changed in place
+ * @throws {ResectError} exit 5 when it diverges, or when the first epoch does harm already; exit 6 for a
+ *   checkpoint of another run
+ */
+export async function runLaf(
+  extractor: GradientModel,
+  examples: Examples,
+  { given, split, request, retainAccuracy }: RunOptions,
+  context: Context,
+): Promise<RunResult> {
+  const { batchSize, latent, temperature, checkpoint, epochs: wanted } = given;
+  const perEpoch = pairsPerEpoch(examples, batchSize);
+  const { rates, note } = chooseRates(given, wanted * perEpoch);
+  const notes = [note];
+  const sizes = vaeSizes(examples.representations.width, latent);
+  const asked = { ...request, 'unlearn-rate': rates.unlearning, 'align-rate': rates.alignment };
+  const earlier =
+    given.resume && checkpoint !== undefined
+      ? await readState(checkpoint, asked, extractor.values)
+      : undefined;
+  if (earlier) {
+    for (const [name, values] of earlier.values) extractor.values.get(name)?.set(values);
+    notes.push(`resumed after epoch ${earlier.epochs.length}`);
+  }
+  const { vaes, vaeLosses } = earlier ?? (await trainVaes(examples, sizes, given, context));
+  notes.push(
+    `autoencoders: loss ${change(vaeLosses.all)} on all examples, ${change(vaeLosses.forgotten)} on the forget set`,
+  );
+
+  const alternation = new Alternation(
+    extractor,
+    { split, sizes, vaes, rates, temperature },
+    earlier?.optimizers,
+  );
+  const epochs = [...(earlier?.epochs ?? [])];
+  let lastGood = copyOf(extractor.values);
+  try {
+    await runEpochs({
+      epochs: wanted,
+      made: epochs.length,
+      batches: (epoch) =>
+        pairs(extractor, examples, { size: batchSize, latent, seed: context.seed, epoch }),
+      step: async (pair) => ({ ...(await alternation.step(pair)) }),
+      afterStep: (step, losses) => {
+        const at = (earlier?.epochs.length ?? 0) * perEpoch + step;
+        refuseDivergence(
+          losses,
+          `at step ${at}`,
+          'Choose smaller --unlearn-rate and --align-rate.',
+        );
+        const { unlearning, alignment } = losses;
+        const shown = showLosses({ unlearning, alignment });
+        context.progress('unlearn', at, wanted * perEpoch, shown);
+        return false;
+      },
+      async afterEpoch(epoch, means) {
+        const harm = await harmOf(means, given, retainAccuracy);
+        if (harm !== undefined) {
+          if (epochs.length === 0) throw harmful(harm);
+          for (const [name, values] of lastGood) extractor.values.get(name)?.set(values);
+          notes.push(`stopped after epoch ${epoch + 1} of ${wanted}, which is taken back: ${harm}`);
+          return true;
+        }
+        epochs.push(means);
+        lastGood = copyOf(extractor.values);
+        if (checkpoint !== undefined)
+          await writeState(checkpoint, {
+            request: asked,
+            epochs,
+            vaes,
+            vaeLosses,
+            values: extractor.values,
+            optimizers: {
+              unlearning: alternation.optimizers.unlearning.state,
+              alignment: alternation.optimizers.alignment.state,
+            },
+          });
+        return false;
+      },
+    });
+  } finally {
+    await alternation.release();
+  }
+  const of = (name: keyof Losses) => epochs.map((means) => means[name]);
+  notes.push(
+    `losses by epoch: unlearning ${change(of('unlearning'))}, alignment ${change(of('alignment'))}`,
+    `representations turned by ${show(epochs[epochs.length - 1].keptShift)} (kept) and ${show(epochs[epochs.length - 1].forgottenShift)} (to forget), mean 1 - cos`,
+  );
+  return { epochs, vaeLosses, notes };
+}
+
+/** Rates that were given, or the recipe's, raised where few steps would leave them without effect. */
+function chooseRates({ unlearnRate, alignRate, epochs }: LafParameters, steps: number) {
+  const factor = Math.min(published.factor, Math.max(1, published.pairs / steps));
+  const rates = {
+    unlearning: unlearnRate ?? recipe.unlearnRate * factor,
+    alignment: alignRate ?? recipe.alignRate * factor,
+  };
+  const literal = unlearnRate !== undefined && alignRate !== undefined;
+  const short = steps * (literal ? 1 : factor) < few;
+  const used = `${steps} pairs of steps at rates ${show(rates.unlearning)} and ${show(rates.alignment)}`;
+  const raised =
+    literal || factor === 1
+      ? ''
+      : `: the published ones times ${show(factor)}, as published runs have ${published.pairs} steps`;
+  const warning = short
+    ? `. ${literal ? 'WARNING: so few' : 'So few'} may forget little: if so, try --epochs ${Math.ceil((few / steps) * epochs)}, or higher rates`
+    : '';
+  return { rates, note: `${used}${raised}${warning}` };
+}
+
+async function trainVaes(
+  { representations, kept }: Examples,
+  sizes: VaeSizes,
+  { vaeEpochs, vaeRate, batchSize }: LafParameters,
+  { seed, progress }: Context,
+): Promise<Pick<RunState, 'vaes' | 'vaeLosses'>> {
+  const { values, width } = representations;
+  const one = (name: string, rows: Float32Array) =>
+    trainVae({ values: rows, width }, sizes, {
+      epochs: vaeEpochs,
+      rate: vaeRate,
+      batchSize,
+      seed,
+      name,
+      progress: (done, total, losses) =>
+        progress(`autoencoder of ${name}`, done, total, showLosses(losses)),
+    });
+  // As the authors do: that of the data that is kept sees all.
+  const all = await one('all examples', values);
+  const forgotten = await one('the forget set', values.subarray(kept * width));
+  return {
+    vaes: { all: all.weights, forgotten: forgotten.weights },
+    vaeLosses: { all: all.losses, forgotten: forgotten.losses },
+  };
+}
+
+/** What an epoch did to what is kept, where that is more than may be. */
+async function harmOf(
+  means: Losses,
+  { maxShift, minRetain }: LafParameters,
+  retainAccuracy: RunOptions['retainAccuracy'],
+): Promise<string | undefined> {
+  if (means.keptShift > maxShift)
+    return `kept representations have turned by ${show(means.keptShift)} (--max-shift ${maxShift})`;
+  if (minRetain === undefined || !retainAccuracy) return undefined;
+  const accuracy = await retainAccuracy();
+  return accuracy >= minRetain
+    ? undefined
+    : `accuracy on the retain set fell to ${(100 * accuracy).toFixed(1)} % (--min-retain ${minRetain})`;
+}
+
+const harmful = (harm: string) =>
+  modelError('The first epoch does harm already: there is nothing to go back to.', {
+    got: harm,
+    hint: 'Choose smaller --unlearn-rate and --align-rate, or allow more.',
+  });
+
+const copyOf = (values: ReadonlyMap<string, Floats>): Map<string, Floats> =>
+  new Map([...values].map(([name, own]) => [name, own.slice()]));
+
+const change = (losses: readonly number[]): string =>
+  `${show(losses[0])} -> ${show(losses[losses.length - 1])}`;
+
+const show = (value: number): string => String(Number(value.toPrecision(3)));
