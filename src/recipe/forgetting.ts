@@ -29,6 +29,9 @@ export interface ForgettingRequest {
 }
 
 export interface ForgettingData {
+  /** What the model does, as far as labels or `--task` tell. */
+  task: Task;
+  /** The task of a set without labels is `none`. */
   forget: TaskData;
   retain?: TaskData;
   test?: TaskData;
@@ -47,10 +50,11 @@ export async function openForgettingData(
   const open = async (file: string, slice = {}): Promise<TaskData> => {
     const options = { tokenizer, task, ...slice };
     const dataset = await inFile(file, () => openDataset(file, inputs, options));
+    const { label } = await dataset.example(0);
     return {
       dataset,
       indices: Array.from({ length: dataset.length }, (_, i) => i),
-      task: task ?? dataset.task,
+      task: label === undefined ? 'none' : (task ?? dataset.task),
     };
   };
   const same = request.retain !== undefined && sameData(request.retain, request.forget);
@@ -61,27 +65,30 @@ export async function openForgettingData(
     });
   }
   const forget = await open(request.forget, { where, indices });
-  if (request.relearn && forget.task === 'none') {
-    throw usageError('--relearn trains on the forget set, which has no labels.', {
-      where: request.forget,
-      hint: 'Leave it out, or say what the model does with --task.',
-    });
-  }
   const retain =
     request.retain &&
     (await open(request.retain, same ? { where, indices, complement: true } : {}));
   if (retain && !same) await checkRetain(forget, retain);
   const test = request.eval && (await open(request.eval));
-  for (const set of [retain, test]) {
-    if (set && set.task !== forget.task)
-      throw dataError('The data is for another task than the forget set.', {
-        where: set.dataset.path,
-        expected: forget.task,
-        got: set.task,
-        hint: 'Say what the model does with --task.',
-      });
+  const sets = [forget, ...(retain ? [retain] : []), ...(test ? [test] : [])];
+  const own = task ?? sets.find((set) => set.task !== 'none')?.task ?? 'none';
+  const other = sets.find((set) => set.task !== 'none' && set.task !== own);
+  if (other)
+    throw dataError('The data is for another task than the forget set.', {
+      where: other.dataset.path,
+      expected: own,
+      got: other.task,
+      hint: 'Say what the model does with --task.',
+    });
+  const unlabelled = [forget, ...(retain ? [retain] : [])].find((set) => set.task === 'none');
+  if (request.relearn && unlabelled) {
+    throw usageError('--relearn trains on the forget set and the retain set, and needs labels.', {
+      where: unlabelled.dataset.path,
+      got: 'no labels',
+      hint: 'Leave it out, or say what the model does with --task.',
+    });
   }
-  return { forget, ...(retain && { retain }), ...(test && { test }) };
+  return { task: own, forget, ...(retain && { retain }), ...(test && { test }) };
 }
 
 /** Whether two arguments name the same data; one of IDX files has a comma in it. */
@@ -131,7 +138,8 @@ const measured: Record<Task, readonly string[]> = {
   classification: ['accuracy', 'top5', 'loss'],
   lm: ['perplexity', 'loss'],
   regression: ['rmse', 'mae', 'r2'],
-  none: [],
+  // Compared with what the model put out before.
+  none: ['agreement', 'kl', 'cosine', 'relativeError'],
 };
 
 /**
@@ -139,8 +147,8 @@ const measured: Record<Task, readonly string[]> = {
  * @throws {ResectError} exit 2
  */
 export function checkForgettingGates(gates: Gates, { forget, retain, test }: ForgettingData): void {
-  const names = measured[forget.task];
-  checkMeasurable(gates, retain || test ? names : [], names);
+  const kept = [retain, test].flatMap((set) => (set ? measured[set.task] : []));
+  checkMeasurable(gates, kept, measured[forget.task]);
 }
 
 export interface ForgettingOptions {
@@ -162,7 +170,7 @@ export async function measureForgettingOf(
   sets: ForgettingData,
   { reference, relearn, threads, seed, progress }: ForgettingOptions,
 ): Promise<Forgetting> {
-  const { task } = sets.forget;
+  const { task, ...examples } = sets;
   const before = original.path ?? '';
   const sessions: Partial<ForgettingSessions> = {};
   let result: Forgetting;
@@ -172,8 +180,11 @@ export async function measureForgettingOf(
     if (reference) sessions.reference = await Session.open(reference, { threads });
     if (task === 'classification')
       sessions.incompetent = await openIncompetent(before, threads, seed);
-    result = await measureForgetting(sessions as ForgettingSessions, sets, task, (done, total) =>
-      progress('measure forgetting', done, total),
+    result = await measureForgetting(
+      sessions as ForgettingSessions,
+      examples,
+      task,
+      (done, total) => progress('measure forgetting', done, total),
     );
   } finally {
     for (const session of Object.values(sessions)) await session.release();
@@ -187,10 +198,10 @@ export async function measureForgettingOf(
   };
   const known = await knowledgeOf(await readModel(before), sets.forget, options);
   result.before.relearnSteps = 0;
-  result.after.relearnSteps = await relearnSteps(made, sets, known, options);
+  result.after.relearnSteps = await relearnSteps(made, examples, known, options);
   if (reference && result.reference) {
     const retrained = await readModel(reference);
-    result.reference.relearnSteps = await relearnSteps(retrained, sets, known, options);
+    result.reference.relearnSteps = await relearnSteps(retrained, examples, known, options);
   }
   return result;
 }

@@ -44,7 +44,8 @@ const attack = (
 /** What was forgotten and kept, of each model. */
 export function forgettingTable({ before, after, reference, classes }: Forgetting): Table {
   const models = reference ? [before, after, reference] : [before, after];
-  const names = [...new Set([before.forget, before.retain ?? {}].flatMap(Object.keys))];
+  const measured = [before.forget, before.retain, before.test];
+  const names = [...new Set(measured.flatMap((metrics) => Object.keys(metrics ?? {})))];
   const sets: [string, (m: ForgettingMeasures) => Metrics | undefined][] = [
     ['forget set', (m) => m.forget],
     ['retain set', (m) => m.retain],

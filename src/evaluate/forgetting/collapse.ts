@@ -1,7 +1,7 @@
 import type { Metrics } from '../metrics.js';
 import type { Forgetting, ForgettingMeasures } from './measure.js';
 
-/** A loss of this much accuracy on what was to be kept is no side effect any more. */
+/** A loss of this much accuracy or agreement on what was to be kept is no side effect any more. */
 const lostAccuracy = 0.1;
 
 /** Nor is it when one of these grows so many times. */
@@ -10,17 +10,24 @@ const errors = { perplexity: 'perplexity', rmse: 'root mean squared error' };
 
 /** What has to be said of a result: that it forgot what was to be kept, or kept what was to be forgotten. */
 export function collapse({ before, after }: Forgetting): string[] {
-  const kept = after.testRetain ? 'testRetain' : after.test ? 'test' : 'retain';
-  const sets = new Set(['retain', kept] as const);
+  const keptSet = after.testRetain ? 'testRetain' : after.test ? 'test' : 'retain';
+  const sets = new Set(['retain', keptSet] as const);
   const warnings: string[] = [];
   const lost = largest(sets, (set) => drop(before[set], after[set]));
-  if (lost >= lostAccuracy) warnings.push(collapsed(`it lost ${points(lost)} of accuracy`));
+  const what = [...sets].some((set) => before[set]?.accuracy !== undefined)
+    ? 'accuracy'
+    : 'agreement with what it was';
+  if (lost >= lostAccuracy) warnings.push(collapsed(`it lost ${points(lost)} of ${what}`));
   for (const [metric, name] of Object.entries(errors)) {
     const grown = largest(sets, (set) => ratio(metric, before[set], after[set]));
     if (grown > growth) warnings.push(collapsed(`its ${name} rose ${grown.toFixed(1)} times`));
   }
   if (isKnown(before, after))
     warnings.push('WARNING: nothing was forgotten: the forget set is known as well as before');
+  else if (isUnmoved(before, after))
+    warnings.push(
+      'WARNING: no measurable change: what the model says of the forget set is hardly another than before',
+    );
   return warnings;
 }
 
@@ -33,8 +40,9 @@ function largest<T>(sets: Iterable<T>, of: (set: T) => number): number {
   return values.length > 0 ? Math.max(...values) : Number.NaN;
 }
 
+/** Of accuracy or, where there are no labels, of agreement with the model before. */
 const drop = (before: Metrics = {}, after: Metrics = {}): number =>
-  before.accuracy - after.accuracy;
+  (before.accuracy ?? before.agreement) - (after.accuracy ?? after.agreement);
 
 /** A model that puts out NaN has lost everything. */
 const ratio = (metric: string, before: Metrics = {}, after: Metrics = {}): number =>
@@ -43,6 +51,12 @@ const ratio = (metric: string, before: Metrics = {}, after: Metrics = {}): numbe
 function isKnown(before: ForgettingMeasures, after: ForgettingMeasures): boolean {
   const error = ({ loss, rmse }: Metrics): number => loss ?? rmse;
   return error(after.forget) <= error(before.forget);
+}
+
+/** Less than a point of accuracy or agreement, and a loss that is less than a twentieth larger. */
+function isUnmoved({ forget: before }: ForgettingMeasures, { forget: after }: ForgettingMeasures) {
+  const same = drop(before, after) < 0.01;
+  return same && (before.loss === undefined || after.loss < 1.05 * before.loss);
 }
 
 const points = (share: number): string => `${(100 * share).toFixed(1)} points`;

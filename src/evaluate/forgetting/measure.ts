@@ -1,6 +1,7 @@
 import { batches, type Dataset, type Task } from '../../data/index.js';
-import type { Session } from '../../runtime/session.js';
+import type { Feeds, Session } from '../../runtime/session.js';
 import { batchSize } from '../evaluate.js';
+import { Fidelity } from '../fidelity.js';
 import type { Metrics } from '../metrics.js';
 import { type MembershipInference, membershipInference } from './membership.js';
 import { type Observation, Observer, type Rows, rowsOf } from './observe.js';
@@ -27,6 +28,8 @@ export interface ForgettingSets {
 export interface ExampleSet {
   dataset: Dataset;
   indices: readonly number[];
+  /** `none` for examples without labels, of which outputs are compared with those before. */
+  task?: Task;
 }
 
 /** The models side by side, and one that knows nothing. */
@@ -39,7 +42,10 @@ export interface ForgettingSessions {
   incompetent?: Session;
 }
 
-/** How much of what was to be forgotten a model still knows, and of what was to be kept. */
+/**
+ * How much of what was to be forgotten a model still knows, and of what was to be kept. Of sets without
+ * labels the metrics say how close outputs are to those before.
+ */
 export interface ForgettingMeasures {
   forget: Metrics;
   retain?: Metrics;
@@ -118,7 +124,7 @@ export async function measureForgetting(
       ...(r && { retain: r.metrics }),
       ...(t && { test: t.metrics }),
       ...(t && classes && task === 'classification' && splitByClass(t, classes)),
-      ...(task === 'classification' && { classes: accuracies(t ? [t] : r ? [f, r] : [f]) }),
+      ...(task === 'classification' && byClass([t, f, r])),
       ...(r &&
         t && {
           ...(task === 'classification' && {
@@ -194,13 +200,21 @@ async function scoreKind(session: Session, { dataset, indices }: ExampleSet): Pr
 
 async function observe(
   models: readonly Contestant[],
-  { dataset, indices }: ExampleSet,
+  { dataset, indices, task: own }: ExampleSet,
   task: Task,
   step: (n: number) => void,
 ): Promise<SetObservation> {
   const [{ session: before }] = models;
+  const labelled = own !== 'none';
   const observers = new Map(
-    models.map(({ name, session, kind }) => [name, new Observer(task, outputNames(session), kind)]),
+    models.map(({ name, session, kind }) => [
+      name,
+      new Observer(task, outputNames(session), kind, labelled),
+    ]),
+  );
+  const scores = task === 'classification' || task === 'lm';
+  const fidelities = new Map(
+    models.map(({ name }) => [name, new Fidelity(outputNames(before), scores)]),
   );
   const means = new Map<string, number>();
   const addMean = (key: string, mean: number, n: number) =>
@@ -209,8 +223,12 @@ async function observe(
   const size = batchSize(await dataset.example(indices[0]));
   for await (const batch of batches(dataset, indices, size, before.inputs)) {
     const rows = new Map<Name, Rows>();
+    let original: Feeds | undefined;
     for (const { name, session } of models) {
-      const own = observers.get(name)?.add(await session.run(batch.feeds), batch);
+      const outputs = await session.run(batch.feeds);
+      original ??= outputs;
+      if (!labelled) fidelities.get(name)?.add(original, outputs);
+      const own = observers.get(name)?.add(outputs, batch);
       if (!own) continue;
       rows.set(name, own);
       if (own.width !== rows.get('before')?.width)
@@ -231,7 +249,10 @@ async function observe(
     step(batch.size);
   }
   const observed = Object.fromEntries(
-    [...observers].map(([name, observer]) => [name, observer.result()]),
+    [...observers].map(([name, observer]) => {
+      const result = observer.result();
+      return [name, labelled ? result : { ...result, metrics: fidelities.get(name)?.result() }];
+    }),
   ) as SetObservation['models'];
   const toReference: SetObservation['toReference'] = {};
   const zrf: SetObservation['zrf'] = {};
@@ -247,7 +268,7 @@ async function observe(
 /** The classes of the forget set when the retain set has none of them, which is a request for classes. */
 function wholeClasses(forget: Observation, retain?: Observation): number[] | undefined {
   const classes = [...forget.classes.keys()].sort((a, b) => a - b);
-  if (classes.length === 0) return undefined;
+  if (classes.length === 0 || retain?.classes.size === 0) return undefined;
   const kept = retain ? classes.every((c) => !retain.classes.has(c)) : classes.length === 1;
   return kept ? classes : undefined;
 }
@@ -266,6 +287,12 @@ function splitByClass({ classes }: Observation, forgotten: readonly number[]) {
   const testForget = share((label) => forgotten.includes(label));
   const testRetain = share((label) => !forgotten.includes(label));
   return { ...(testForget && { testForget }), ...(testRetain && { testRetain }) };
+}
+
+/** Accuracy by class of the test set; of the others where it is not there, or has no labels. */
+function byClass([test, ...others]: (Observation | undefined)[]) {
+  const sets = test?.classes.size ? [test] : others.filter((set) => set?.classes.size);
+  return sets.length > 0 && { classes: accuracies(sets as Observation[]) };
 }
 
 /** By class, over all observations: those of a class may be in several. */

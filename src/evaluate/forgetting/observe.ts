@@ -21,6 +21,7 @@ export interface Observation {
 /** Gathers what is told of a model's outputs, batch by batch; the outputs are not kept. */
 export class Observer {
   readonly #task: Task;
+  readonly #labelled: boolean;
   readonly #outputs: readonly string[];
   readonly #kind: ScoreKind;
   readonly #metric;
@@ -34,12 +35,14 @@ export class Observer {
    * @param outputs names of the model's outputs, in its order
    * @param kind what a classifier puts out: a few rows of logits can look like probabilities, so it is
    *   decided once for the model
+   * @param labelled false for examples without labels, of which only entropies and predictions are told
    */
-  constructor(task: Task, outputs: readonly string[], kind: ScoreKind) {
+  constructor(task: Task, outputs: readonly string[], kind: ScoreKind, labelled = true) {
+    this.#labelled = labelled;
     this.#task = task;
     this.#kind = kind;
     this.#outputs = outputs;
-    this.#metric = taskMetric(task, outputs);
+    this.#metric = labelled ? taskMetric(task, outputs) : undefined;
   }
 
   /** @returns the log-probabilities of a classifier's rows, [batch.size, width] */
@@ -47,7 +50,7 @@ export class Observer {
     this.#metric?.add(outputs, batch);
     this.#samples += batch.size;
     if (this.#task === 'classification') return this.#addClasses(outputs, batch);
-    if (this.#task === 'lm') this.#addSequences(outputs, batch);
+    if (this.#task === 'lm' && this.#labelled) this.#addSequences(outputs, batch);
     if (this.#task === 'regression') this.#addValues(outputs, batch);
     return undefined;
   }
@@ -55,8 +58,9 @@ export class Observer {
   #addClasses(outputs: Record<string, TensorData>, batch: Batch): Rows {
     const { scores, width } = rowsOf(outputs, this.#outputs, batch);
     const logs = toLogProbabilities(scores, width, this.#kind);
-    const labels = batch.labels.map(Number);
     this.#entropies.push(...entropies(logs, width));
+    if (!this.#labelled) return { scores: logs, width };
+    const labels = batch.labels.map(Number);
     this.#losses.push(...crossEntropies(logs, width, labels));
     for (const [i, label] of labels.entries()) {
       const seen = this.#classes.get(label) ?? { samples: 0, right: 0 };
@@ -77,6 +81,7 @@ export class Observer {
   #addValues(outputs: Record<string, TensorData>, batch: Batch): void {
     const { scores, width } = rowsOf(outputs, this.#outputs, batch);
     this.#predictions.push(...scores);
+    if (!this.#labelled) return;
     for (const [i, label] of batch.labels.entries()) {
       const target = typeof label === 'object' ? toFloats(label) : [Number(label)];
       let error = 0;
