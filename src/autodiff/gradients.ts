@@ -6,6 +6,7 @@ import type { Parameter } from '../graph/parameters.js';
 import { removeDeadNodes } from '../graph/topology.js';
 import { encodeModel, type Model, type ModelProto } from '../onnx/index.js';
 import { type Feeds, Session } from '../runtime/session.js';
+import type { Runnable, SessionThread } from '../runtime/session-thread.js';
 import { classTarget, floatFeed, inputFeeds, weightFeed } from './feeds.js';
 import { foldConstants } from './fold.js';
 import { gradientGraph, type Head } from './gradient-graph.js';
@@ -35,6 +36,8 @@ export interface GradientOptions {
   parameters?: (parameter: Parameter) => boolean;
   /** Default 1: results are then the same bits in every run. */
   threads?: number;
+  /** Where it runs; default: the caller's thread, which is blocked meanwhile. */
+  thread?: SessionThread;
 }
 
 /** What a batch is compared with. */
@@ -216,9 +219,9 @@ export class GradientModel {
   }
 
   async #build(feeds: Feeds, kind: Kind): Promise<Runner> {
-    const { loss, threads = 1 } = this.#options;
+    const { loss, threads = 1, thread = Session } = this.#options;
     const open = (model: ModelProto) =>
-      Session.open(encodeModel(model), { threads, memoryPattern: false });
+      thread.open(encodeModel(model), { threads, memoryPattern: false });
     if (kind === 'predict') {
       const forward = await folded(this.#copy.proto, feeds, [this.output]);
       const graph = { ...mainGraph(forward), output: [{ name: this.output }] };
@@ -323,7 +326,7 @@ export const gradients = (model: Model, options: GradientOptions): Promise<Gradi
 
 /** A session for inputs of one shape. */
 interface Runner {
-  session: Session;
+  session: Runnable;
   /** Output by parameter copy. */
   gradients: Map<string, string>;
   /** See `lossShape`. */

@@ -1,16 +1,23 @@
 import { type GradientModel, gradients } from '../../../src/autodiff/gradients.js';
+import type { LossGraph } from '../../../src/autodiff/loss-graph.js';
 import { Adam } from '../../../src/autodiff/optimizer.js';
 import { batches, type Dataset, openDataset } from '../../../src/data/index.js';
 import { modelInputs } from '../../../src/graph/interface.js';
-import { Alternation, type PairLosses } from '../../../src/methods/unlearn/laf/alternation.js';
 import {
-  alignmentLoss,
-  noiseInputs,
-  teacherInputs,
-  unlearningLoss,
+  Alternation,
+  type Pair,
+  type PairLosses,
+} from '../../../src/methods/unlearn/laf/alternation.js';
+import {
+  alignmentTerm,
+  keptInput,
+  noiseInput,
+  teacherInput,
+  unlearningTerm,
 } from '../../../src/methods/unlearn/laf/losses.js';
 import { vaeLoss, vaeModel, vaeSizes } from '../../../src/methods/unlearn/laf/vae.js';
 import { readModel } from '../../../src/onnx/index.js';
+import type { Feeds } from '../../../src/runtime/session.js';
 import {
   batchRows,
   flat,
@@ -58,7 +65,7 @@ describe('the autoencoder', () => {
     const optimizer = new Adam({ learningRate: 1e-3 });
     const made = [];
     for (let k = 0; k < steps; k++) {
-      const e = k === 0 ? tensor(rows('A_embed.npy')) : await embed(batchRows('remain', k));
+      const e = k === 0 ? tensor(rows('A_embed.npy')) : await embed(await feedsOf('kept', k));
       const step = await vae.run({ e, noise: tensor(noise(k)) });
       optimizer.step(vae.values, step.gradients);
       made.push(step);
@@ -113,26 +120,45 @@ beforeEach(() => {
 const extractor = order.filter(({ name }) => !name.startsWith('fc2'));
 const byExtractor = { parameters: ({ name }: { name: string }) => !name.startsWith('fc2') };
 
-async function feedsOf(k: number) {
-  const indices = [...batchRows('remain', k), ...batchRows('unlearn', k)];
+async function feedsOf(side: keyof Pair, k: number) {
+  const indices = batchRows(side === 'kept' ? 'remain' : 'unlearn', k);
   for await (const { feeds } of batches(images, indices, 64, model.inputs)) return feeds;
   throw new Error('there is a batch');
 }
 
-async function embed(indices: number[]) {
-  for await (const { feeds } of batches(images, indices, 64, model.inputs))
-    return model.predict(feeds);
-  throw new Error('there is a batch');
+const embed = (feeds: Feeds) => model.predict(feeds);
+
+const keptCount = {
+  [keptInput]: { dtype: 'float32' as const, dims: [], data: Float32Array.of(32) },
+};
+
+/** Loss and gradients of batch k: the sums of those of either side. */
+async function bothTerms(k: number, terms: Record<keyof Pair, [LossGraph, Feeds]>) {
+  const run = async (side: keyof Pair) => {
+    const [loss, inputs] = terms[side];
+    const under = model.with({ loss });
+    const step = await under.run(await feedsOf(side, k), { inputs });
+    await under.release();
+    return step;
+  };
+  const steps = { kept: await run('kept'), forgotten: await run('forgotten') };
+  const total = new Map(
+    [...steps.kept.gradients].map(([name, own]) => [
+      name,
+      own.map((g, i) => g + (steps.forgotten.gradients.get(name)?.[i] ?? Number.NaN)),
+    ]),
+  );
+  return { loss: steps.kept.loss + steps.forgotten.loss, gradients: total, steps };
 }
 
 test('unlearning loss: value, gradients and one step', async () => {
-  const ue = model.with({ loss: unlearningLoss(split, sizes, vaes.all, vaes.forgotten) });
-  const inputs = {
-    [noiseInputs.kept]: tensor(noise(0)),
-    [noiseInputs.forgotten]: tensor(noise(1)),
-  };
-  const { loss, gradients: g } = await ue.run(await feedsOf(0), { inputs });
-  await ue.release();
+  const { loss, gradients: g } = await bothTerms(0, {
+    kept: [unlearningTerm('kept', split, sizes, vaes.all), { [noiseInput]: tensor(noise(0)) }],
+    forgotten: [
+      unlearningTerm('forgotten', split, sizes, vaes.forgotten),
+      { [noiseInput]: tensor(noise(1)) },
+    ],
+  });
   expect(Math.abs(loss - golden.B_extractor_step.L_UE)).toBeLessThan(2e-4);
   expect(relativeError(flat(g, order), values('B_grads.npy'))).toBeLessThan(5e-4);
   for (const name of golden.B_extractor_step.params_without_gradient)
@@ -143,13 +169,13 @@ test('unlearning loss: value, gradients and one step', async () => {
 
 test('alignment loss: one tiny step from the original', async () => {
   for (const [name, own] of named(values('B_params1.npy'), order)) model.values.get(name)?.set(own);
-  const ra = model.with({ loss: alignmentLoss(split, 20) });
-  const inputs = {
-    [teacherInputs.kept]: tensor(rows('B_s_embed.npy')),
-    [teacherInputs.forgotten]: tensor(rows('B_u_embed.npy')),
-  };
-  const { loss, gradients: g } = await ra.run(await feedsOf(0), { inputs });
-  await ra.release();
+  const { loss, gradients: g } = await bothTerms(0, {
+    kept: [alignmentTerm('kept', split, 20), { [teacherInput]: tensor(rows('B_s_embed.npy')) }],
+    forgotten: [
+      alignmentTerm('forgotten', split, 20),
+      { [teacherInput]: tensor(rows('B_u_embed.npy')), ...keptCount },
+    ],
+  });
   expect(Math.abs(loss - golden.C_alignment_step.L_RA)).toBeLessThan(2e-4);
   expect(relativeError(flat(g, order), values('C_grads.npy'))).toBeLessThan(5e-3);
 });
@@ -160,22 +186,27 @@ test.each([
 ])('alignment loss further from it, at temperature %s', async (temperature, want) => {
   for (const [name, own] of named(values('C2_student_params.npy'), order))
     model.values.get(name)?.set(own);
-  const head = alignmentLoss(split, temperature);
-  const ra = model.with({ loss: head });
-  const inputs = {
-    [teacherInputs.kept]: tensor(rows('C2_teacher_embed_remain.npy')),
-    [teacherInputs.forgotten]: tensor(rows('C2_teacher_embed_unlearn.npy')),
+  const terms = {
+    kept: alignmentTerm('kept', split, temperature),
+    forgotten: alignmentTerm('forgotten', split, temperature),
   };
-  const { loss, gradients: g, shown } = await ra.run(await feedsOf(1), { inputs });
-  await ra.release();
+  const teacher = (file: string) => ({ [teacherInput]: tensor(rows(file)) });
+  const {
+    loss,
+    gradients: g,
+    steps,
+  } = await bothTerms(1, {
+    kept: [terms.kept, teacher('C2_teacher_embed_remain.npy')],
+    forgotten: [terms.forgotten, { ...teacher('C2_teacher_embed_unlearn.npy'), ...keptCount }],
+  });
   expect(Math.abs(loss - want)).toBeLessThan(2e-4);
-  const distances = (name: string) => Float64Array.from(shown[name].data as Float64Array);
-  expect(
-    relativeError(distances(head.distances.kept), values('C2_cosdist_remain.npy')),
-  ).toBeLessThan(1e-4);
-  expect(
-    relativeError(distances(head.distances.forgotten), values('C2_cosdist_unlearn.npy')),
-  ).toBeLessThan(1e-4);
+  for (const [side, file] of [
+    ['kept', 'C2_cosdist_remain.npy'],
+    ['forgotten', 'C2_cosdist_unlearn.npy'],
+  ] as const) {
+    const distances = steps[side].shown[terms[side].distances].data as Float64Array;
+    expect(relativeError(distances, values(file))).toBeLessThan(1e-4);
+  }
   if (temperature === 20)
     expect(relativeError(flat(g, order), values('C2_grads.npy'))).toBeLessThan(5e-4);
 });
@@ -188,24 +219,23 @@ test.each(['D_1ep', 'D_1ep_scaled_lr'] as const)('five pairs of steps: %s', asyn
     vaes,
     rates: { unlearning: run.lr_ue, alignment: run.lr_ra },
     temperature: run.temperature,
+    threads: 1,
   });
-  const teacher = [];
-  for (let k = 0; k < 5; k++)
-    teacher.push(
-      (await embed([...batchRows('remain', k), ...batchRows('unlearn', k)])).data as Float32Array,
-    );
   const losses: PairLosses[] = [];
+  const teacher = new Map<string, Float32Array>();
   for (let k = 0; k < 5; k++) {
-    const half = teacher[k].length / 2;
+    for (const side of ['kept', 'forgotten'] as const)
+      teacher.set(`${side} ${k}`, (await embed(await feedsOf(side, k))).data as Float32Array);
+  }
+  for (let k = 0; k < 5; k++) {
+    const side = async (name: keyof Pair, drawn: ReturnType<typeof noise>) => ({
+      feeds: await feedsOf(name, k),
+      teacher: { values: teacher.get(`${name} ${k}`) as Float32Array, width: 64 },
+      noise: drawn,
+    });
+    const kept = await side('kept', noise(2 * k));
     losses.push(
-      await alternation.step({
-        feeds: await feedsOf(k),
-        teacher: {
-          kept: { values: teacher[k].slice(0, half), width: 64 },
-          forgotten: { values: teacher[k].slice(half), width: 64 },
-        },
-        noise: { kept: noise(2 * k), forgotten: noise(2 * k + 1) },
-      }),
+      await alternation.step({ kept, forgotten: await side('forgotten', noise(2 * k + 1)) }),
     );
   }
   await alternation.release();

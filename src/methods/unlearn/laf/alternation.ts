@@ -1,12 +1,14 @@
-import type { GradientModel } from '../../../autodiff/gradients.js';
-import { Adam, type AdamState } from '../../../autodiff/optimizer.js';
+import type { GradientModel, GradientStep } from '../../../autodiff/gradients.js';
+import { Adam, type AdamState, type Floats } from '../../../autodiff/optimizer.js';
 import type { Feeds } from '../../../runtime/session.js';
+import { SessionThread } from '../../../runtime/session-thread.js';
 import {
-  type AlignmentLoss,
-  alignmentLoss,
-  noiseInputs,
-  teacherInputs,
-  unlearningLoss,
+  type AlignmentTerm,
+  alignmentTerm,
+  keptInput,
+  noiseInput,
+  teacherInput,
+  unlearningTerm,
 } from './losses.js';
 import type { VaeSizes, VaeWeights } from './vae.js';
 
@@ -16,14 +18,20 @@ export interface Rows {
   width: number;
 }
 
-/** What a pair of steps is made of: kept examples come first. */
-export interface Pair {
-  /** Inputs of the model, for the kept examples and then those to forget. */
+/** Examples of one side of a pair of steps. */
+export interface SideBatch {
+  /** Inputs of the model. */
   feeds: Feeds;
-  /** Representations in the original. */
-  teacher: { kept: Rows; forgotten: Rows };
-  /** Noise of the autoencoders. */
-  noise: { kept: Rows; forgotten: Rows };
+  /** Their representations in the original. */
+  teacher: Rows;
+  /** Noise of the autoencoder. */
+  noise: Rows;
+}
+
+/** What a pair of steps is made of. */
+export interface Pair {
+  kept: SideBatch;
+  forgotten: SideBatch;
 }
 
 export interface PairLosses {
@@ -45,6 +53,15 @@ export interface AlternationOptions {
   /** Adam's rates for either loss. */
   rates: { unlearning: number; alignment: number };
   temperature: number;
+  /** From two on, kept examples and those to forget run at the same time. */
+  threads: number;
+}
+
+/** The terms of both losses for one side. */
+interface Side {
+  unlearning: GradientModel;
+  alignment: GradientModel;
+  distances: AlignmentTerm['distances'];
 }
 
 /**
@@ -54,9 +71,10 @@ export interface AlternationOptions {
  */
 export class Alternation {
   readonly optimizers: { unlearning: Adam; alignment: Adam };
-  readonly #unlearning: GradientModel;
-  readonly #alignment: GradientModel;
-  readonly #distances: AlignmentLoss['distances'];
+  readonly #values: ReadonlyMap<string, Floats>;
+  readonly #kept: Side;
+  readonly #forgotten: Side;
+  readonly #thread?: SessionThread;
 
   /**
    * @param model by the parameters of the extractor, which steps change in place
@@ -64,13 +82,22 @@ export class Alternation {
    */
   constructor(
     model: GradientModel,
-    { split, sizes, vaes, rates, temperature }: AlternationOptions,
+    { split, sizes, vaes, rates, temperature, threads }: AlternationOptions,
     earlier?: { unlearning: AdamState; alignment: AdamState },
   ) {
-    const alignment = alignmentLoss(split, temperature);
-    this.#unlearning = model.with({ loss: unlearningLoss(split, sizes, vaes.all, vaes.forgotten) });
-    this.#alignment = model.with({ loss: alignment });
-    this.#distances = alignment.distances;
+    this.#values = model.values;
+    this.#thread = threads > 1 ? new SessionThread() : undefined;
+    const side = (name: keyof Pair, vae: VaeWeights, thread?: SessionThread): Side => {
+      const where = { threads: Math.max(1, Math.floor(threads / 2)), thread };
+      const alignment = alignmentTerm(name, split, temperature);
+      return {
+        unlearning: model.with({ loss: unlearningTerm(name, split, sizes, vae), ...where }),
+        alignment: model.with({ loss: alignment, ...where }),
+        distances: alignment.distances,
+      };
+    };
+    this.#kept = side('kept', vaes.all);
+    this.#forgotten = side('forgotten', vaes.forgotten, this.#thread);
     this.optimizers = {
       unlearning: new Adam({ learningRate: rates.unlearning }, earlier?.unlearning),
       alignment: new Adam({ learningRate: rates.alignment }, earlier?.alignment),
@@ -81,34 +108,62 @@ export class Alternation {
    * @throws {NoGradientError} where an op without a rule is in the way
    * @throws {ResectError} exit 6 when the batch does not fit the model
    */
-  async step({ feeds, noise, teacher }: Pair): Promise<PairLosses> {
-    const unlearning = await this.#unlearning.run(feeds, { inputs: named(noiseInputs, noise) });
-    this.optimizers.unlearning.step(this.#unlearning.values, unlearning.gradients);
-    const alignment = await this.#alignment.run(feeds, { inputs: named(teacherInputs, teacher) });
-    this.optimizers.alignment.step(this.#alignment.values, alignment.gradients);
-    const mean = (name: string) => average(alignment.shown[name].data as Float64Array);
+  async step({ kept, forgotten }: Pair): Promise<PairLosses> {
+    const count = { dtype: 'float32' as const, dims: [], data: Float32Array.of(rowsOf(kept)) };
+    const unlearning = await this.#descend(
+      'unlearning',
+      { feeds: kept.feeds, inputs: { [noiseInput]: tensor(kept.noise) } },
+      { feeds: forgotten.feeds, inputs: { [noiseInput]: tensor(forgotten.noise) } },
+    );
+    const alignment = await this.#descend(
+      'alignment',
+      { feeds: kept.feeds, inputs: { [teacherInput]: tensor(kept.teacher) } },
+      {
+        feeds: forgotten.feeds,
+        inputs: { [teacherInput]: tensor(forgotten.teacher), [keptInput]: count },
+      },
+    );
+    const shift = ({ shown }: GradientStep, { distances }: Side) =>
+      average(shown[distances].data as Float64Array);
     return {
-      unlearning: unlearning.loss,
-      alignment: alignment.loss,
-      keptShift: mean(this.#distances.kept),
-      forgottenShift: mean(this.#distances.forgotten),
+      unlearning: unlearning.kept.loss + unlearning.forgotten.loss,
+      alignment: alignment.kept.loss + alignment.forgotten.loss,
+      keptShift: shift(alignment.kept, this.#kept),
+      forgottenShift: shift(alignment.forgotten, this.#forgotten),
     };
   }
 
+  /** One step down a loss. */
+  async #descend(
+    loss: 'unlearning' | 'alignment',
+    ofKept: { feeds: Feeds; inputs: Feeds },
+    ofForgotten: { feeds: Feeds; inputs: Feeds },
+  ): Promise<{ kept: GradientStep; forgotten: GradientStep }> {
+    // The one with a thread of its own comes first: the other blocks this thread.
+    const [forgotten, kept] = await Promise.all([
+      this.#forgotten[loss].run(ofForgotten.feeds, { inputs: ofForgotten.inputs }),
+      this.#kept[loss].run(ofKept.feeds, { inputs: ofKept.inputs }),
+    ]);
+    for (const [name, gradient] of kept.gradients) {
+      const other = forgotten.gradients.get(name) as Floats;
+      for (let i = 0; i < gradient.length; i++) gradient[i] += other[i];
+    }
+    this.optimizers[loss].step(this.#values, kept.gradients);
+    return { kept, forgotten };
+  }
+
   async release(): Promise<void> {
-    await this.#unlearning.release();
-    await this.#alignment.release();
+    for (const { unlearning, alignment } of [this.#kept, this.#forgotten]) {
+      await unlearning.release();
+      await alignment.release();
+    }
+    await this.#thread?.close();
   }
 }
 
-type Sides<T> = { kept: T; forgotten: T };
+const rowsOf = ({ noise: { values, width } }: SideBatch): number => values.length / width;
 
-const named = (names: Sides<string>, rows: Sides<Rows>): Feeds => ({
-  [names.kept]: asTensor(rows.kept),
-  [names.forgotten]: asTensor(rows.forgotten),
-});
-
-const asTensor = ({ values, width }: Rows) => ({
+const tensor = ({ values, width }: Rows) => ({
   dtype: 'float32' as const,
   dims: [values.length / width, width],
   data: values,

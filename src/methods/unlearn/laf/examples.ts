@@ -11,7 +11,7 @@ import {
 import { dataError, modelError } from '../../../errors.js';
 import { remembered } from '../../../evaluate/forgetting/remembered.js';
 import type { TaskData } from '../../method.js';
-import type { Pair, Rows } from './alternation.js';
+import type { Pair, Rows, SideBatch } from './alternation.js';
 
 /** Examples whose representations are computed at once. */
 const embedded = 64;
@@ -115,22 +115,16 @@ export async function* pairs(
   const keptOrder = order(0, kept, random);
   const gauss = normal(random);
   for (let k = 0; k < pairsPerEpoch({ indices, kept }, size); k++) {
-    const [own, other] = [keptOrder, forgottenOrder].map((all) =>
-      all.slice(k * size, (k + 1) * size),
-    );
-    const at = [...own, ...other];
-    const { feeds } = await oneBatch(
-      dataset,
-      at.map((i) => indices[i]),
-      model,
-    );
-    yield {
-      feeds,
-      teacher: { kept: pick(representations, own), forgotten: pick(representations, other) },
-      noise: {
-        kept: noiseRows(own.length, latent, gauss),
-        forgotten: noiseRows(other.length, latent, gauss),
-      },
+    const side = async (all: readonly number[]): Promise<SideBatch> => {
+      const at = all.slice(k * size, (k + 1) * size);
+      const own = at.map((i) => indices[i]);
+      const { feeds } = await oneBatch(dataset, own, model);
+      return {
+        feeds,
+        teacher: pick(representations, at),
+        noise: noiseRows(at.length, latent, gauss),
+      };
     };
+    yield { kept: await side(keptOrder), forgotten: await side(forgottenOrder) };
   }
 }

@@ -151,8 +151,8 @@ function refuseUnlabelled(
 }
 
 async function firstFeeds(model: GradientModel, examples: Examples, size: number) {
-  for await (const { feeds } of pairs(model, examples, { size, latent: 1, seed: 0, epoch: 0 }))
-    return feeds;
+  for await (const { kept } of pairs(model, examples, { size, latent: 1, seed: 0, epoch: 0 }))
+    return kept.feeds;
   throw new Error('two sets of examples make a pair');
 }
 

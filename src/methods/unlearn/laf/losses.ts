@@ -1,4 +1,4 @@
-import { div, minus, mul, plus, reduceSum, scale, sub, where } from '../../../autodiff/emit.js';
+import { div, minus, mul, neg, plus, reduceSum, scale, where } from '../../../autodiff/emit.js';
 import type { LossGraph } from '../../../autodiff/loss-graph.js';
 import { Tape } from '../../../autodiff/tape.js';
 import { int } from '../../../graph/build.js';
@@ -7,110 +7,101 @@ import { emitVae, squaredError, type VaeSizes, type VaeWeights, weightTensors } 
 
 /*
  * The two losses of LAF (arXiv 2404.00506, in the form of the authors' code), of the representations
- * e [kept + forgotten, ...] that a model computes, kept examples first. Sums over examples, not means.
+ * e [examples, width] that a model computes. Each is a sum of a term for kept examples and one for those
+ * to forget, so that the gradients of either can be taken apart. Sums over examples, not means.
  */
 
-/** What `unlearningLoss` is fed: noise ε [examples, latent] for either autoencoder. */
-export const noiseInputs = { kept: 'resect/noise/kept', forgotten: 'resect/noise/forgotten' };
+/** What the terms of `unlearningTerm` are fed: noise ε [examples, latent]. */
+export const noiseInput = 'resect/noise';
 
-/** What `alignmentLoss` is fed: the representations that the original has, [examples, width]. */
-export const teacherInputs = { kept: 'resect/teacher/kept', forgotten: 'resect/teacher/forgotten' };
+/** What alignment is fed: the representations that the original has, [examples, width]. */
+export const teacherInput = 'resect/teacher';
+
+/** What the term of the forget set is fed in alignment: how many kept examples there are, []. */
+export const keptInput = 'resect/kept';
 
 /** Shorter representations have no direction. */
 const least = 1e-6;
 
 /**
- * Σ_kept φ(M) - Σ_forgotten φ(M) with φ(M) = exp(M / (M + 1)), where M = ‖VAE(e) - e‖² is the error of the
- * autoencoder of all examples for kept ones, and of that of the forget set for those that are forgotten:
- * kept representations are to stay what they were like, the others to become what none was like.
+ * Σ φ(M) for kept examples, -Σ φ(M) for those to forget, with φ(M) = exp(M / (M + 1)) of the error
+ * M = ‖VAE(e) - e‖² of an autoencoder: of all examples, and of the forget set. Kept representations are to
+ * stay what they were like, the others to become what none was like.
  * @param value that holds the representations
  */
-export function unlearningLoss(
+export function unlearningTerm(
+  side: 'kept' | 'forgotten',
   value: string,
   sizes: VaeSizes,
-  ofAll: VaeWeights,
-  ofForgotten: VaeWeights,
+  vae: VaeWeights,
 ): LossGraph {
-  const e32 = 'resect/representations';
-  const t = lossTape(e32, 'float32');
-  t.emitAs(e32, 'Cast', [t.emit('Flatten', [value])], [int('to', dtypeCode('float32'))]);
-  const [kept, forgotten] = rows(t, e32, noiseInputs.kept, noiseInputs.forgotten);
-  const sum = (e: string, noise: string, prefix: string) => {
-    const error = squaredError(t, e, emitVae(t, e, noise, e32, prefix));
-    // M / (M + 1) = 1 - 1 / (M + 1), whose gradient does not cancel for large M.
-    const share = minus(t, 1, t.emit('Reciprocal', [plus(t, error, 1, e32)]), e32);
-    return reduceSum(t, t.emit('Exp', [share]), [0], false);
-  };
-  const [all, own] = ['resect/vae/all/', 'resect/vae/forgotten/'];
-  const loss = sub(t, sum(kept, noiseInputs.kept, all), sum(forgotten, noiseInputs.forgotten, own));
+  const { t, e } = start(value, 'float32');
+  const prefix = 'resect/vae/';
+  const error = squaredError(t, e, emitVae(t, e, noiseInput, prefix));
+  // M / (M + 1) = 1 - 1 / (M + 1), whose gradient does not cancel for large M.
+  const share = minus(t, 1, t.emit('Reciprocal', [plus(t, error, 1, e)]), e);
+  const sum = reduceSum(t, t.emit('Exp', [share]), [0], false);
   return {
     nodes: t.nodes,
-    initializers: [
-      ...weightTensors(sizes, ofAll, all),
-      ...weightTensors(sizes, ofForgotten, own),
-      ...t.initializers,
-    ],
-    inputs: Object.values(noiseInputs),
-    loss,
+    initializers: [...weightTensors(sizes, vae, prefix), ...t.initializers],
+    inputs: [noiseInput],
+    loss: side === 'kept' ? sum : neg(t, sum),
     shown: [],
   };
 }
 
-/** `alignmentLoss`, and the names of the distances that it shows. */
-export interface AlignmentLoss extends LossGraph {
-  /** d of each kept example, of each forgotten one. */
-  distances: { kept: string; forgotten: string };
+/** A term of the alignment loss, and the name of the distances [examples] that it shows. */
+export interface AlignmentTerm extends LossGraph {
+  distances: string;
 }
 
 /**
- * Σ_kept d - kept · log Σ_forgotten exp(d / temperature), d = 1 - cos(e, e of the original): kept
- * representations are to point where they pointed, the others elsewhere. Computed in float64, as d is a
- * small difference at first. Representations without a direction are left out: d = 1, no gradient.
+ * Σ d for kept examples, - kept · log Σ exp(d / temperature) for those to forget, with
+ * d = 1 - cos(e, e of the original): kept representations are to point where they pointed, the others
+ * elsewhere. Computed in float64, as d is a small difference at first. Representations without a direction
+ * are left out: d = 1, no gradient.
  * @param value that holds the representations
  */
-export function alignmentLoss(value: string, temperature: number): AlignmentLoss {
-  const e64 = 'resect/representations';
-  const t = lossTape(e64, 'float64');
+export function alignmentTerm(
+  side: 'kept' | 'forgotten',
+  value: string,
+  temperature: number,
+): AlignmentTerm {
+  const { t, e } = start(value, 'float64');
   const wide = (x: string) => t.emit('Cast', [x], [int('to', dtypeCode('float64'))]);
-  t.emitAs(e64, 'Cast', [t.emit('Flatten', [value])], [int('to', dtypeCode('float64'))]);
-  const [kept, forgotten] = rows(t, e64, teacherInputs.kept, teacherInputs.forgotten);
+  const teacher = wide(teacherInput);
   const dot = (a: string, b: string) => reduceSum(t, mul(t, a, b), [1], false);
-  const distance = (a: string, teacher: string) => {
-    const b = wide(teacher);
-    const [aa, bb] = [dot(a, a), dot(b, b)];
-    const norms = mul(t, plus(t, aa, 1e-12, e64), plus(t, bb, 1e-12, e64));
-    const cosine = div(t, dot(a, b), t.emit('Sqrt', [norms]));
-    const long = (square: string) => t.emit('Greater', [square, t.scalar(least ** 2, e64)]);
-    const directed = t.emit('And', [long(aa), long(bb)]);
-    return minus(t, 1, where(t, directed, cosine, t.scalar(0, e64)), e64);
-  };
-  const distances = {
-    kept: distance(kept, teacherInputs.kept),
-    forgotten: distance(forgotten, teacherInputs.forgotten),
-  };
-  // d is at most 2: taken off before exp, it keeps that from overflowing.
-  const shifted = scale(t, plus(t, distances.forgotten, -2, e64), 1 / temperature, e64);
-  const total = reduceSum(t, t.emit('Exp', [shifted]), [0], false);
-  const logSumExp = plus(t, t.emit('Log', [total]), 2 / temperature, e64);
-  const count = wide(t.emit('Size', [distances.kept]));
-  const loss = sub(t, reduceSum(t, distances.kept, [0], false), mul(t, count, logSumExp));
+  const [own, other] = [dot(e, e), dot(teacher, teacher)];
+  const norms = mul(t, plus(t, own, 1e-12, e), plus(t, other, 1e-12, e));
+  const cosine = div(t, dot(e, teacher), t.emit('Sqrt', [norms]));
+  const long = (square: string) => t.emit('Greater', [square, t.scalar(least ** 2, e)]);
+  const directed = t.emit('And', [long(own), long(other)]);
+  const distances = minus(t, 1, where(t, directed, cosine, t.scalar(0, e)), e);
+  const loss =
+    side === 'kept'
+      ? reduceSum(t, distances, [0], false)
+      : neg(t, mul(t, wide(keptInput), logSumExp(t, distances, temperature, e)));
   return {
     nodes: t.nodes,
     initializers: t.initializers,
-    inputs: Object.values(teacherInputs),
+    inputs: side === 'kept' ? [teacherInput] : [teacherInput, keptInput],
     loss,
     distances,
-    shown: Object.values(distances),
+    shown: [distances],
   };
 }
 
-/** A tape whose names do not meet those of a model; `like` is a value of the element type. */
-const lossTape = (like: string, dtype: 'float32' | 'float64'): Tape =>
-  new Tape(new Map([[like, { dtype }]]), [], 'resect/loss/');
+/** log Σ exp(d / temperature) of distances, which are at most 2: taken off before, that keeps exp from overflowing. */
+function logSumExp(t: Tape, distances: string, temperature: number, like: string): string {
+  const shifted = scale(t, plus(t, distances, -2, like), 1 / temperature, like);
+  const total = reduceSum(t, t.emit('Exp', [shifted]), [0], false);
+  return plus(t, t.emit('Log', [total]), 2 / temperature, like);
+}
 
-/** The first rows of `e`, as many as `a` has, and the rest, as many as `b` has. */
-function rows(t: Tape, e: string, a: string, b: string): string[] {
-  const count = (x: string) => t.emit('Shape', [x], [int('end', 1)]);
-  const counts = t.emit('Concat', [count(a), count(b)], [int('axis', 0)]);
-  return t.emitAll('Split', [e, counts], 2, [int('axis', 0)]);
+/** A tape whose names do not meet those of a model, and representations [examples, width] in `dtype`. */
+function start(value: string, dtype: 'float32' | 'float64'): { t: Tape; e: string } {
+  const e = 'resect/representations';
+  const t = new Tape(new Map([[e, { dtype }]]), [], 'resect/loss/');
+  t.emitAs(e, 'Cast', [t.emit('Flatten', [value])], [int('to', dtypeCode(dtype))]);
+  return { t, e };
 }

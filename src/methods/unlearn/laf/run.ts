@@ -74,7 +74,7 @@ export async function runLaf(
 
   const alternation = new Alternation(
     extractor,
-    { split, sizes, vaes, rates, temperature },
+    { split, sizes, vaes, rates, temperature, threads: context.threads },
     earlier?.optimizers,
   );
   const epochs = [...(earlier?.epochs ?? [])];

@@ -91,20 +91,19 @@ export interface VaeOutputs {
 
 /**
  * Emits one.
- * @param e representations [batch, width], in float32
+ * @param e representations [batch, width], in float32, as the tape knows
  * @param noise ε [batch, latent], normal
- * @param like a value that the tape knows the element type of, float32
  * @param prefix of the names of its weights, which stand in the graph
  */
-export function emitVae(t: Tape, e: string, noise: string, like: string, prefix = ''): VaeOutputs {
+export function emitVae(t: Tape, e: string, noise: string, prefix = ''): VaeOutputs {
   const linear = (x: string, name: string) =>
     t.emit('Gemm', [x, `${prefix}${name}.weight`, `${prefix}${name}.bias`], [int('transB', 1)]);
   const relu = (x: string) => t.emit('Relu', [x]);
   const code = relu(linear(relu(linear(e, 'encoder.linear1')), 'encoder.linear2'));
   const mean = linear(code, 'encoder.linear3_1');
-  const bounds = [-largestLogVariance, largestLogVariance].map((bound) => t.scalar(bound, like));
+  const bounds = [-largestLogVariance, largestLogVariance].map((bound) => t.scalar(bound, e));
   const logVariance = t.emit('Clip', [linear(code, 'encoder.linear3_2'), ...bounds]);
-  const deviation = t.emit('Exp', [scale(t, logVariance, 0.5, like)]);
+  const deviation = t.emit('Exp', [scale(t, logVariance, 0.5, e)]);
   const z = add(t, mean, mul(t, deviation, noise));
   const hidden = relu(linear(relu(linear(z, 'decoder.linear1')), 'decoder.linear2'));
   return {
@@ -130,7 +129,7 @@ export function vaeModel(
 ): { model: Model; outputs: VaeOutputs } {
   const { e, noise } = vaeInputs;
   const t = new Tape(new Map([[e, { dtype: 'float32' }]]), [], 'vae/');
-  const outputs = emitVae(t, e, noise, e);
+  const outputs = emitVae(t, e, noise);
   const float = (name: string) => ({ name, type: tensorType(dtypeCode('float32')) });
   const graph = {
     name: 'vae',
