@@ -1,6 +1,7 @@
 import { type GradientModel, gradients } from '../../../src/autodiff/gradients.js';
 import type { LossGraph } from '../../../src/autodiff/loss-graph.js';
 import { Adam } from '../../../src/autodiff/optimizer.js';
+import { batchTarget } from '../../../src/autodiff/targets.js';
 import { batches, type Dataset, openDataset } from '../../../src/data/index.js';
 import { modelInputs } from '../../../src/graph/interface.js';
 import {
@@ -252,4 +253,32 @@ test.each(['D_1ep', 'D_1ep_scaled_lr'] as const)('five pairs of steps: %s', asyn
   for (const { name: own } of order)
     if (!extractor.some((e) => e.name === own))
       expect(model.values.get(own)).toEqual(original.get(own));
+});
+
+test('repair: five steps of the classifier', async () => {
+  const { lr, changed } = golden.R_repair_1ep;
+  const classifier = model.with({
+    output: undefined,
+    loss: 'cross-entropy',
+    parameters: ({ name }) => changed.includes(name),
+  });
+  const optimizer = new Adam({ learningRate: lr });
+  for (let k = 0; k < 5; k++) {
+    for await (const batch of batches(images, batchRows('remain', k), 32, model.inputs)) {
+      const target = await batchTarget(classifier, 'classification', batch);
+      const { gradients: g } = await classifier.run(batch.feeds, target);
+      optimizer.step(classifier.values, g);
+    }
+  }
+  await classifier.release();
+  const after = flat(model.values, order);
+  const want = values('R_params.npy');
+  const start = flat(original, order);
+  const update = after.map((x, i) => x - start[i]);
+  const wanted = want.map((x, i) => x - start[i]);
+  const moved = order.filter(({ name }) =>
+    model.values.get(name)?.some((x, i) => x !== original.get(name)?.[i]),
+  );
+  expect(moved.map(({ name }) => name)).toEqual(changed);
+  expect(relativeError(update, wanted)).toBeLessThanOrEqual(1e-2);
 });

@@ -9,7 +9,7 @@ import { remembered } from '../../../evaluate/forgetting/remembered.js';
 import { ofScores } from '../../../evaluate/forgetting/task-gradients.js';
 import type { Model } from '../../../onnx/index.js';
 import type { Context, Surgery, TaskData, TrainingStage } from '../../method.js';
-import { needForget, needRetain } from '../data.js';
+import { isClassRequest, needForget, needRetain } from '../data.js';
 import { planParameters, refuseQuantized, skipUnreachable, type UnlearnLayer } from '../layers.js';
 import { parametersHash } from '../parameters-hash.js';
 import { storeValues } from '../store-values.js';
@@ -107,9 +107,12 @@ export async function forgetRepresentations(
         progress: (done, total, loss) => context.progress('repair', done, total, showLosses(loss)),
       });
       training.push(stage('repair', losses));
-      notes.push(
-        'the classifier was repaired: trained without what is forgotten, it hides that, whatever the representations still tell',
-      );
+      const last = losses.length - 1;
+      notes.push(`repair: loss ${show(losses[0])} -> ${show(losses[last])}`);
+      if (isClassRequest(forget, retain))
+        notes.push(
+          'the classifier was trained without the forgotten classes: it hides them, whatever the representations still tell',
+        );
     }
     await storeValues(model, planned, whole.values);
     return {
@@ -214,6 +217,8 @@ const stage = (name: string, losses: readonly number[]): TrainingStage => ({
   stage: name,
   epochs: losses.map((loss) => ({ loss })),
 });
+
+const show = (value: number): string => String(Number(value.toPrecision(3)));
 
 const nothingToChange = (where: string) =>
   modelError(`The model has no parameter ${where} that may be changed.`, {

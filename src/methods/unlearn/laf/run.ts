@@ -142,15 +142,16 @@ function chooseRates({ unlearnRate, alignRate, epochs }: LafParameters, steps: n
     alignment: alignRate ?? recipe.alignRate * factor,
   };
   const literal = unlearnRate !== undefined && alignRate !== undefined;
-  const short = steps * (literal ? 1 : factor) < few;
+  const enough = few / (literal ? 1 : factor);
   const used = `${steps} pairs of steps at rates ${show(rates.unlearning)} and ${show(rates.alignment)}`;
   const raised =
     literal || factor === 1
       ? ''
       : `: the published ones times ${show(factor)}, as published runs have ${published.pairs} steps`;
-  const warning = short
-    ? `. ${literal ? 'WARNING: so few' : 'So few'} may forget little: if so, try --epochs ${Math.ceil((few / steps) * epochs)}, or higher rates`
-    : '';
+  const warning =
+    steps < enough
+      ? `. ${literal ? 'WARNING: so few' : 'So few'} may forget little: if so, try --epochs ${Math.ceil((enough / steps) * epochs)}, or higher rates`
+      : '';
   return { rates, note: `${used}${raised}${warning}` };
 }
 

@@ -10,7 +10,13 @@ import { opName } from '../../../graph/nodes.js';
 import { findParameters } from '../../../graph/parameters.js';
 import { extractPart } from '../../../graph/segments.js';
 import { topologicalOrder } from '../../../graph/topology.js';
-import { isFloat, type Model, type ModelProto, type TensorProto } from '../../../onnx/index.js';
+import {
+  isFloat,
+  type Model,
+  type ModelProto,
+  type TensorProto,
+  tensorInfo,
+} from '../../../onnx/index.js';
 import { exampleShapes } from '../../example-shapes.js';
 import type { Calibration } from '../../method.js';
 
@@ -126,8 +132,10 @@ const describe = (values: readonly string[], shapes: Shapes): string =>
 
 /** The splits as a user reads them, in a plan. */
 export function splitNotes({ candidates, chosen }: Splits): string[] {
+  const count = (tensors: ReadonlySet<TensorProto>) =>
+    [...tensors].reduce((sum, tensor) => sum + tensorInfo(tensor).elements, 0);
   const line = ({ value, width, op, extractor, classifier }: Split) =>
-    `"${value}" (${op}, ${width} numbers; ${extractor.size} parameters before it, ${classifier.size} behind)`;
+    `"${value}" (${op}, ${width} numbers; ${count(extractor)} parameters before, ${count(classifier)} behind)`;
   const others = candidates.filter((split) => split !== chosen);
   return [
     `representations are read at ${line(chosen)}`,
