@@ -53,9 +53,10 @@ function isKnown(before: ForgettingMeasures, after: ForgettingMeasures): boolean
   return error(after.forget) <= error(before.forget);
 }
 
-/** Less than a point of accuracy or agreement, and a loss that is less than a twentieth larger. */
+/** Less than a point of accuracy or agreement (or outputs that point the same way, within as much), and a loss that is less than a twentieth larger. */
 function isUnmoved({ forget: before }: ForgettingMeasures, { forget: after }: ForgettingMeasures) {
-  const same = drop(before, after) < 0.01;
+  const lost = drop(before, after);
+  const same = (Number.isNaN(lost) ? before.cosine - after.cosine : lost) < 0.01;
   return same && (before.loss === undefined || after.loss < 1.05 * before.loss);
 }
 

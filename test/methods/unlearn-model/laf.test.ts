@@ -213,7 +213,7 @@ describe('what harms is taken back', () => {
   });
 
   test('--min-retain', async () => {
-    const fast = { ...quick, epochs: 12, unlearnRate: 2e-3, alignRate: 1e-4, maxShift: 2 };
+    const fast = { ...quick, epochs: 12, unlearnRate: 1e-3, alignRate: 1e-4, maxShift: 2 };
     const { notes, model } = await forgetting({ ...fast, minRetain: 0.85 });
     expect(notes.join()).toMatch(/taken back: accuracy on the retain set fell to/);
     expect(await accuracy(model, sets(10).retain!)).toBeGreaterThanOrEqual(85);
