@@ -80,5 +80,5 @@ try {
   rmSync(folder, { recursive: true, force: true });
 }
 console.log(
-  'Try it on your own model: npx resect sparsify --help (or ternarize, compress, unlearn ssd, merge t3)',
+  'Try it on your own model: npx resect sparsify --help (or ternarize, compress, unlearn ssd, unlearn laf, merge t3)',
 );

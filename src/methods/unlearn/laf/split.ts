@@ -85,7 +85,7 @@ export async function findSplits(
       where: `the way to output "${output}"`,
       expected: `a vector of ${widths.least} to ${widths.most} numbers for each example that everything passes, with parameters before and behind it`,
       got: necks.length === 0 ? 'no value that everything passes' : describe(necks, shapes),
-      hint: 'LAF works on representations: other unlearning commands do not need them.',
+      hint: 'LAF works on representations; `resect unlearn ssd` needs none.',
     });
   }
   if (wanted === undefined) return { candidates, chosen: byDefault(proto, candidates) };
