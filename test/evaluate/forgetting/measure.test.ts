@@ -369,3 +369,80 @@ describe('warnings', () => {
     expect(forgetting({ retain: { accuracy: 0.9 } }, { retain: { accuracy: 0.85 } })).toEqual([]);
   });
 });
+
+describe('sets without labels', () => {
+  const rows = [one(0), one(1), one(2), one(2)];
+  const unlabelled = { ...set(rows, []), task: 'none' as const };
+  const labelled = set(
+    Array.from({ length: 30 }, (_, i) => one(i % 2)),
+    Array.from({ length: 30 }, (_, i) => i % 2),
+  );
+
+  test('are compared with what the model put out before', async () => {
+    const { before, after, classes } = await measured(
+      { before: good, after: blind },
+      { forget: unlabelled, retain: labelled, test: labelled },
+    );
+    expect(classes).toBeUndefined();
+    expect(before.forget).toEqual({ agreement: 1, kl: 0, cosine: 1, relativeError: 0 });
+    expect(after.forget.agreement).toBe(0.5);
+    expect(after.retain).toMatchObject({ accuracy: 1 });
+    expect(after.classes).toEqual({ 0: 1, 1: 1 });
+    expect(after.membershipByLoss).toBeNull();
+  });
+
+  test('have entropies, which tell members', async () => {
+    const many = {
+      ...set(
+        Array.from({ length: 25 }, (_, i) => one(i % 3)),
+        [],
+      ),
+      task: 'none' as const,
+    };
+    const { after } = await measured(
+      { before: good, after: blind },
+      { forget: many, retain: many, test: labelled },
+    );
+    expect(after.membership).toMatchObject({ forgetRate: expect.any(Number) });
+    expect(after.membershipByLoss).toBeNull();
+  });
+
+  test('where there are no classes, by direction and size', async () => {
+    const { after } = await measured(
+      { before: good, after: blind },
+      { forget: unlabelled },
+      'none',
+    );
+    expect(Object.keys(after.forget)).toEqual(['cosine', 'relativeError']);
+  });
+
+  const told = (agreement: number, kept = 1): string[] =>
+    collapse({
+      task: 'none',
+      samples: { forget: 1 },
+      before: { forget: { agreement: 1 }, retain: { agreement: 1 } },
+      after: { forget: { agreement }, retain: { agreement: kept } },
+    });
+
+  test('what did not change is no success, what was lost is told', () => {
+    expect(told(0.995)).toEqual([expect.stringMatching(/no measurable change/)]);
+    expect(told(0.3)).toEqual([]);
+    expect(told(0.3, 0.8)).toEqual([
+      expect.stringMatching(/COLLAPSED: it lost 20.0 points of agreement with what it was/),
+    ]);
+  });
+
+  test('nor is a loss that hardly rose', () => {
+    const moved = (accuracy: number, loss: number) =>
+      collapse({
+        task: 'classification',
+        samples: { forget: 100 },
+        before: { forget: { accuracy: 0.93, loss: 0.2 } },
+        after: { forget: { accuracy, loss } },
+      });
+    expect(moved(0.925, 0.205)).toEqual([expect.stringMatching(/no measurable change/)]);
+    expect(moved(0.925, 0.3)).toEqual([]);
+    expect(moved(0.9, 0.205)).toEqual([]);
+    expect(moved(0.93, 0.2)).toEqual([expect.stringMatching(/nothing was forgotten/)]);
+  });
+});

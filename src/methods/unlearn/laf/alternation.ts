@@ -10,13 +10,8 @@ import {
   teacherInput,
   unlearningTerm,
 } from './losses.js';
+import { asTensor, countOf, type Rows } from './rows.js';
 import type { VaeSizes, VaeWeights } from './vae.js';
-
-/** Rows [count, width] of float32, row-major. */
-export interface Rows {
-  values: Float32Array;
-  width: number;
-}
 
 /** Examples of one side of a pair of steps. */
 export interface SideBatch {
@@ -109,18 +104,22 @@ export class Alternation {
    * @throws {ResectError} exit 6 when the batch does not fit the model
    */
   async step({ kept, forgotten }: Pair): Promise<PairLosses> {
-    const count = { dtype: 'float32' as const, dims: [], data: Float32Array.of(rowsOf(kept)) };
+    const count = {
+      dtype: 'float32' as const,
+      dims: [],
+      data: Float32Array.of(countOf(kept.noise)),
+    };
     const unlearning = await this.#descend(
       'unlearning',
-      { feeds: kept.feeds, inputs: { [noiseInput]: tensor(kept.noise) } },
-      { feeds: forgotten.feeds, inputs: { [noiseInput]: tensor(forgotten.noise) } },
+      { feeds: kept.feeds, inputs: { [noiseInput]: asTensor(kept.noise) } },
+      { feeds: forgotten.feeds, inputs: { [noiseInput]: asTensor(forgotten.noise) } },
     );
     const alignment = await this.#descend(
       'alignment',
-      { feeds: kept.feeds, inputs: { [teacherInput]: tensor(kept.teacher) } },
+      { feeds: kept.feeds, inputs: { [teacherInput]: asTensor(kept.teacher) } },
       {
         feeds: forgotten.feeds,
-        inputs: { [teacherInput]: tensor(forgotten.teacher), [keptInput]: count },
+        inputs: { [teacherInput]: asTensor(forgotten.teacher), [keptInput]: count },
       },
     );
     const shift = ({ shown }: GradientStep, { distances }: Side) =>
@@ -160,14 +159,6 @@ export class Alternation {
     await this.#thread?.close();
   }
 }
-
-const rowsOf = ({ noise: { values, width } }: SideBatch): number => values.length / width;
-
-const tensor = ({ values, width }: Rows) => ({
-  dtype: 'float32' as const,
-  dims: [values.length / width, width],
-  data: values,
-});
 
 const average = (values: Float64Array): number =>
   values.reduce((sum, value) => sum + value, 0) / values.length;

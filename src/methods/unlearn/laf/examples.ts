@@ -11,7 +11,8 @@ import {
 import { dataError, modelError } from '../../../errors.js';
 import { remembered } from '../../../evaluate/forgetting/remembered.js';
 import type { TaskData } from '../../method.js';
-import type { Pair, Rows, SideBatch } from './alternation.js';
+import type { Pair, SideBatch } from './alternation.js';
+import { drawRows, pick, type Rows } from './rows.js';
 
 /** Examples whose representations are computed at once. */
 const embedded = 64;
@@ -77,20 +78,6 @@ async function oneBatch(
   throw dataError('There are no examples.', { where: dataset.path });
 }
 
-/** The rows at these positions. */
-export function pick({ values, width }: Rows, at: readonly number[]): Rows {
-  const picked = new Float32Array(at.length * width);
-  for (const [k, i] of at.entries())
-    picked.set(values.subarray(i * width, (i + 1) * width), k * width);
-  return { values: picked, width };
-}
-
-/** Normal noise, a row for each example. */
-export const noiseRows = (count: number, width: number, gauss: () => number): Rows => ({
-  values: Float32Array.from({ length: count * width }, gauss),
-  width,
-});
-
 /** Positions 0 to count - 1 from `from` on, in an order drawn. */
 const order = (from: number, count: number, random: () => number): number[] =>
   shuffled(
@@ -122,7 +109,7 @@ export async function* pairs(
       return {
         feeds,
         teacher: pick(representations, at),
-        noise: noiseRows(at.length, latent, gauss),
+        noise: drawRows(at.length, latent, gauss),
       };
     };
     yield { kept: await side(keptOrder), forgotten: await side(forgottenOrder) };

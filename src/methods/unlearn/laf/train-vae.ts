@@ -2,8 +2,7 @@ import { gradients } from '../../../autodiff/gradients.js';
 import { Adam } from '../../../autodiff/optimizer.js';
 import { type Losses, refuseDivergence, runEpochs } from '../../../autodiff/training-loop.js';
 import { normal, shuffled, uniformFor } from '../../../data/index.js';
-import type { Rows } from './alternation.js';
-import { noiseRows, pick } from './examples.js';
+import { asTensor, countOf, drawRows, pick, type Rows } from './rows.js';
 import {
   initialWeights,
   type VaeSizes,
@@ -39,15 +38,9 @@ export async function trainVae(
   const vae = await gradients(model, { loss: vaeLoss(outputs) });
   const optimizer = new Adam({ learningRate: rate });
   const latent = sizes[sizes.length - 1];
-  const { values, width } = representations;
-  const all = Array.from({ length: values.length / width }, (_, i) => i);
+  const all = Array.from({ length: countOf(representations) }, (_, i) => i);
   const total = epochs * Math.ceil(all.length / batchSize);
   const losses: number[] = [];
-  const tensor = (rows: Rows) => ({
-    dtype: 'float32' as const,
-    dims: [rows.values.length / rows.width, rows.width],
-    data: rows.values,
-  });
   try {
     await runEpochs({
       epochs,
@@ -57,10 +50,10 @@ export async function trainVae(
           yield pick(representations, order.slice(at, at + batchSize));
       },
       async step(rows) {
-        const noise = noiseRows(rows.values.length / width, latent, gauss);
+        const noise = drawRows(countOf(rows), latent, gauss);
         const { loss, gradients: g } = await vae.run({
-          [vaeInputs.e]: tensor(rows),
-          [vaeInputs.noise]: tensor(noise),
+          [vaeInputs.e]: asTensor(rows),
+          [vaeInputs.noise]: asTensor(noise),
         });
         optimizer.step(vae.values, g);
         return { loss };
