@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gradients } from '../../dist/src/autodiff/gradients.js';
 import { openDataset } from '../../dist/src/data/index.js';
-import { computeImportances } from '../../dist/src/methods/unlearn/importance.js';
+import { computeImportances } from '../../dist/src/methods/unlearn/ssd/importance.js';
 import { readModel } from '../../dist/src/onnx/index.js';
 import { readNpy } from './arrays.js';
 

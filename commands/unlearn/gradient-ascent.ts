@@ -1,7 +1,7 @@
 import { Args } from '@oclif/core';
 import { methodFlags, unlearnFlags } from '../../src/cli/flags.js';
 import { OperationCommand } from '../../src/cli/operation-command.js';
-import { gradientAscent } from '../../src/methods/unlearn/baselines.js';
+import { gradientAscent } from '../../src/methods/unlearn/baselines/baselines.js';
 
 export default class UnlearnGradientAscent extends OperationCommand {
   static override summary = gradientAscent.summary;

@@ -1,7 +1,7 @@
 import { Args } from '@oclif/core';
 import { methodFlags, unlearnFlags } from '../../src/cli/flags.js';
 import { OperationCommand } from '../../src/cli/operation-command.js';
-import { ssd } from '../../src/methods/unlearn/ssd-method.js';
+import { ssd } from '../../src/methods/unlearn/ssd/method.js';
 
 export default class UnlearnSsd extends OperationCommand {
   static override summary = ssd.summary;

@@ -10,9 +10,9 @@ import { t3 } from './merge/t3/method.js';
 import type { Method } from './method.js';
 import { sparsify } from './sparsify/method.js';
 import { ternarize } from './ternarize/method.js';
-import { amnesiac, finetune, gradientAscent } from './unlearn/baselines.js';
+import { amnesiac, finetune, gradientAscent } from './unlearn/baselines/baselines.js';
 import { laf } from './unlearn/laf/method.js';
-import { ssd } from './unlearn/ssd-method.js';
+import { ssd } from './unlearn/ssd/method.js';
 
 /** Every method, by name. A new method is a folder and a line here. */
 export const methods: Record<string, Method<z.ZodObject>> = {

@@ -5,7 +5,7 @@ import { batchTarget } from '../../src/autodiff/targets.js';
 import { batches, type Dataset, type Task, type TensorData } from '../../src/data/index.js';
 import { ResectError } from '../../src/errors.js';
 import { int, makeNode } from '../../src/graph/build.js';
-import { computeImportances } from '../../src/methods/unlearn/importance.js';
+import { computeImportances } from '../../src/methods/unlearn/ssd/importance.js';
 import { decodeFloat32, encodeFloat32, type ModelProto } from '../../src/onnx/index.js';
 import type { Feeds } from '../../src/runtime/session.js';
 import { ints, model as makeModel, node, value } from '../support/protos.js';

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { ssd as ssdMethod } from '../../src/methods/unlearn/ssd-method.js';
+import { ssd as ssdMethod } from '../../src/methods/unlearn/ssd/method.js';
 import { type OperationResult, operate } from '../../src/recipe/operation.js';
 import {
   expectCleanFailure,

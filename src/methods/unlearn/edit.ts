@@ -1,3 +1,4 @@
+import type { Floats } from '../../autodiff/optimizer.js';
 import {
   dtypeBits,
   encodeFloat32,
@@ -5,18 +6,17 @@ import {
   type TensorProto,
   tensorInfo,
 } from '../../onnx/index.js';
-import type { FloatArray } from './dampen.js';
 
 /** New values for some elements of a tensor. */
 export interface ElementEdit {
   /** Positions, row-major. */
   at: Uint32Array;
   /** Their new values. */
-  values: FloatArray;
+  values: Floats;
 }
 
 /** The elements in which `after` differs from `before`. */
-export function changedElements(before: FloatArray, after: FloatArray): ElementEdit {
+export function changedElements(before: Floats, after: Floats): ElementEdit {
   // NaN stays NaN.
   const differs = (i: number) =>
     before[i] !== after[i] && !(Number.isNaN(before[i]) && Number.isNaN(after[i]));

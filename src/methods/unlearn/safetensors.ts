@@ -3,11 +3,11 @@
 
 import { constants } from 'node:buffer';
 import { z } from 'zod';
+import type { Floats } from '../../autodiff/optimizer.js';
 import { type ByteSource, fileSource } from '../../data/bytes.js';
 import { dataError } from '../../errors.js';
 import { writeAtomically } from '../../onnx/atomic.js';
 import { writeFully } from '../../onnx/io.js';
-import type { FloatArray } from './dampen.js';
 
 const ARRAYS = { F32: Float32Array, F64: Float64Array };
 const METADATA = '__metadata__';
@@ -26,7 +26,7 @@ export interface TensorStore {
   /** Sorted by name (UTF-16 code units). */
   readonly tensors: readonly FloatTensor[];
   /** The values of one of them, row-major: not to be written to. */
-  read(name: string): Promise<FloatArray>;
+  read(name: string): Promise<Floats>;
 }
 
 /** Order of names; independent of the locale. */

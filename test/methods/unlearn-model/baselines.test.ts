@@ -5,7 +5,11 @@ import { gradients } from '../../../src/autodiff/gradients.js';
 import { accuracyOf } from '../../../src/evaluate/forgetting/accuracy.js';
 import { remembered } from '../../../src/evaluate/forgetting/remembered.js';
 import type { TaskData } from '../../../src/methods/method.js';
-import { amnesiac, finetune, gradientAscent } from '../../../src/methods/unlearn/baselines.js';
+import {
+  amnesiac,
+  finetune,
+  gradientAscent,
+} from '../../../src/methods/unlearn/baselines/baselines.js';
 import { type Model, parseModel, readModel, serializeModel } from '../../../src/onnx/index.js';
 import { inRepository } from '../../support/cli.js';
 import { writeForgettingData } from '../../support/forgetting-data.js';

@@ -1,9 +1,9 @@
 import { gradients } from '../../../src/autodiff/gradients.js';
-import { computeImportances } from '../../../src/methods/unlearn/importance.js';
+import { computeImportances } from '../../../src/methods/unlearn/ssd/importance.js';
 import {
   type ImportanceStore,
   meanImportances,
-} from '../../../src/methods/unlearn/importance-file.js';
+} from '../../../src/methods/unlearn/ssd/importance-file.js';
 import { readTensorFloat32 } from '../../../src/onnx/index.js';
 import { byParameter, golden, readFloats, readIndices } from '../unlearn/golden-ssd.js';
 import { changedOf, dampenInMemory, goldenModel, goldenSets, type SsdInput } from './helpers.js';

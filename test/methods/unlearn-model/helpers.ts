@@ -4,7 +4,7 @@ import { remembered } from '../../../src/evaluate/forgetting/remembered.js';
 import { modelInputs } from '../../../src/graph/interface.js';
 import type { Context, LayerReport, TaskData } from '../../../src/methods/method.js';
 import type { UnlearnLayer } from '../../../src/methods/unlearn/layers.js';
-import { ssd } from '../../../src/methods/unlearn/ssd-method.js';
+import { ssd } from '../../../src/methods/unlearn/ssd/method.js';
 import { allTensors, type Model, readModel, readTensorBytes } from '../../../src/onnx/index.js';
 import { goldenPath, readIndices } from '../unlearn/golden-ssd.js';
 

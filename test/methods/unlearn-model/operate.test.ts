@@ -2,7 +2,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ForgettingMeasures } from '../../../src/evaluate/forgetting/measure.js';
-import { ssd } from '../../../src/methods/unlearn/ssd-method.js';
+import { ssd } from '../../../src/methods/unlearn/ssd/method.js';
 import { operate } from '../../../src/recipe/operation.js';
 import { inRepository } from '../../support/cli.js';
 import { writeForgettingData } from '../../support/forgetting-data.js';

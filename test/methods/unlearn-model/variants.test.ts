@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gradients } from '../../../src/autodiff/gradients.js';
 import type { TaskData } from '../../../src/methods/method.js';
-import { finetune } from '../../../src/methods/unlearn/baselines.js';
-import { computeImportances } from '../../../src/methods/unlearn/importance.js';
-import { meanImportances } from '../../../src/methods/unlearn/importance-file.js';
+import { finetune } from '../../../src/methods/unlearn/baselines/baselines.js';
+import { computeImportances } from '../../../src/methods/unlearn/ssd/importance.js';
+import { meanImportances } from '../../../src/methods/unlearn/ssd/importance-file.js';
 import {
   encodeModel,
   type Model,

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { alphaCandidates, chooseAlpha } from '../../../src/methods/unlearn/alpha-grid.js';
+import { alphaCandidates, chooseAlpha } from '../../../src/methods/unlearn/ssd/alpha-grid.js';
 
 describe('candidates', () => {
   test('begin with that of adaptive SSD and stop below the largest ratio', () => {

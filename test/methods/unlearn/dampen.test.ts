@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { countSelected, dampen } from '../../../src/methods/unlearn/dampen.js';
+import { countSelected, dampen } from '../../../src/methods/unlearn/ssd/dampen.js';
 import { byParameter, casesWithImportances, golden, readFloats } from './golden-ssd.js';
 
 describe('the authors’ code', () => {

@@ -11,7 +11,7 @@ import {
   openImportances,
   pairImportances,
   writeImportances,
-} from '../../../src/methods/unlearn/importance-file.js';
+} from '../../../src/methods/unlearn/ssd/importance-file.js';
 import { scratch } from '../../data/helpers.js';
 
 const { folder, write } = scratch();

@@ -1,11 +1,11 @@
 import fc from 'fast-check';
-import type { ImportancePair } from '../../../src/methods/unlearn/dampen.js';
+import type { ImportancePair } from '../../../src/methods/unlearn/ssd/dampen.js';
 import {
   assdPercentage,
   ratioStatistics,
   selectedBy,
   suggestAlpha,
-} from '../../../src/methods/unlearn/ratios.js';
+} from '../../../src/methods/unlearn/ssd/ratios.js';
 import { casesWithImportances } from './golden-ssd.js';
 
 /** `numpy.percentile` of the finite ratios, by sorting. */

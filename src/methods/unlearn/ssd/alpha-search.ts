@@ -1,12 +1,13 @@
-import type { GradientModel } from '../../autodiff/gradients.js';
-import { batches, sampleIndices } from '../../data/index.js';
-import { modelError, usageError } from '../../errors.js';
-import { accuracyOf } from '../../evaluate/forgetting/accuracy.js';
-import { remembered } from '../../evaluate/forgetting/remembered.js';
-import type { Context, TaskData } from '../method.js';
+import type { GradientModel } from '../../../autodiff/gradients.js';
+import type { Floats } from '../../../autodiff/optimizer.js';
+import { batches, sampleIndices } from '../../../data/index.js';
+import { modelError, usageError } from '../../../errors.js';
+import { accuracyOf } from '../../../evaluate/forgetting/accuracy.js';
+import { remembered } from '../../../evaluate/forgetting/remembered.js';
+import type { Context, TaskData } from '../../method.js';
+import { classesOf, isClassRequest, needForget } from '../data.js';
 import { type AlphaGoal, type AlphaOutcome, alphaCandidates, chooseAlpha } from './alpha-grid.js';
-import { type Dampening, dampen, type FloatArray, type ImportancePair } from './dampen.js';
-import { classesOf, isClassRequest, needForget } from './data.js';
+import { type Dampening, dampen, type ImportancePair } from './dampen.js';
 
 /** Kept examples that candidates are tried on, at most. */
 const tried = 1000;
@@ -61,7 +62,7 @@ export async function searchAlpha(
   const forgetTarget = given.forgetTarget ?? (await defaultTarget(model, context, forget, before));
 
   const evaluate = async (dampening: Dampening): Promise<Outcome> => {
-    const originals = new Map<string, FloatArray>();
+    const originals = new Map<string, Floats>();
     for await (const { name, forget: own, full } of pairs()) {
       const values = model.values.get(name);
       if (!values) continue;

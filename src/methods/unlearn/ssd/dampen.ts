@@ -9,12 +9,12 @@
 // The paper writes min(λ·I_D/I_F·θ, θ), which is right for θ > 0 only; like the authors' code we cap
 // the factor.
 
-export type FloatArray = Float32Array | Float64Array;
+import type { Floats } from '../../../autodiff/optimizer.js';
 
 /** The importances of the same parameters for the forget set and for the full training set. */
 export interface ImportancePair {
-  forget: FloatArray;
-  full: FloatArray;
+  forget: Floats;
+  full: Floats;
 }
 
 export interface Dampening {
@@ -38,10 +38,10 @@ export interface Dampening {
  * @param w parameters of one tensor, any shape; `forget` and `full` have one entry for each
  * @returns new weights, and how many were selected (a weight of 0 counts too)
  */
-export function dampen<W extends FloatArray>(
+export function dampen<W extends Floats>(
   w: W,
-  forget: FloatArray,
-  full: FloatArray,
+  forget: Floats,
+  full: Floats,
   { alpha, lambda, exponent = 1, cap = 1 }: Dampening,
 ): { weights: W; selected: number } {
   if (w.length !== forget.length) throw new Error(`${forget.length} importances of ${w.length}`);
@@ -72,7 +72,7 @@ export function countSelected({ forget, full }: ImportancePair, alpha: number): 
 
 const exact = (value: number) => value;
 
-function rounding(forget: FloatArray, full: FloatArray): (value: number) => number {
+function rounding(forget: Floats, full: Floats): (value: number) => number {
   if (forget.length !== full.length)
     throw new Error(`importances of ${forget.length} and of ${full.length} parameters`);
   return forget instanceof Float32Array && full instanceof Float32Array ? Math.fround : exact;

@@ -1,18 +1,18 @@
 import type { z } from 'zod';
-import type { GradientModel } from '../../autodiff/gradients.js';
-import { Adam, type Optimizer, Sgd } from '../../autodiff/optimizer.js';
-import { batchTarget, taskLoss } from '../../autodiff/targets.js';
-import { train } from '../../autodiff/trainer.js';
-import { refuseDivergence, showLosses } from '../../autodiff/training-loop.js';
-import { batches, type Task } from '../../data/index.js';
-import { modelError } from '../../errors.js';
-import { taskGradients } from '../../evaluate/forgetting/task-gradients.js';
-import type { Model } from '../../onnx/index.js';
-import type { Calibration, Context, Surgery } from '../method.js';
-import { needForget } from './data.js';
-import { planParameters, refuseQuantized, skipUnreachable, type UnlearnLayer } from './layers.js';
+import type { GradientModel } from '../../../autodiff/gradients.js';
+import { Adam, type Optimizer, Sgd } from '../../../autodiff/optimizer.js';
+import { batchTarget, taskLoss } from '../../../autodiff/targets.js';
+import { train } from '../../../autodiff/trainer.js';
+import { refuseDivergence, showLosses } from '../../../autodiff/training-loop.js';
+import { batches, type Task } from '../../../data/index.js';
+import { modelError } from '../../../errors.js';
+import { taskGradients } from '../../../evaluate/forgetting/task-gradients.js';
+import type { Model } from '../../../onnx/index.js';
+import type { Calibration, Context, Surgery } from '../../method.js';
+import { needForget } from '../data.js';
+import { planParameters, refuseQuantized, skipUnreachable, type UnlearnLayer } from '../layers.js';
+import { storeValues } from '../store-values.js';
 import { type LessonName, lessons } from './lessons.js';
-import { storeValues } from './store-values.js';
 import type { trainingParameters } from './training-parameters.js';
 
 /**

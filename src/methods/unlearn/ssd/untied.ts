@@ -1,5 +1,5 @@
-import type { Parameter } from '../../graph/parameters.js';
-import type { FloatArray } from './dampen.js';
+import type { Floats } from '../../../autodiff/optimizer.js';
+import type { Parameter } from '../../../graph/parameters.js';
 
 /** Matrices of fewer elements are not compared. */
 const worthComparing = 256;
@@ -11,7 +11,7 @@ const worthComparing = 256;
  */
 export function untiedCopies(
   parameters: readonly Parameter[],
-  values: ReadonlyMap<string, FloatArray>,
+  values: ReadonlyMap<string, Floats>,
 ): [string, string][] {
   const alike = new Map<string, Parameter[]>();
   for (const parameter of parameters) {
@@ -38,19 +38,19 @@ export function untiedCopies(
 }
 
 /** A sum that is the same in every order of the elements. */
-function sumOfBits({ buffer, byteOffset, byteLength }: FloatArray): number {
+function sumOfBits({ buffer, byteOffset, byteLength }: Floats): number {
   let sum = 0;
   for (const bits of new Uint32Array(buffer, byteOffset, byteLength / 4)) sum = (sum + bits) >>> 0;
   return sum;
 }
 
-function equal(x: FloatArray, y: FloatArray): boolean {
+function equal(x: Floats, y: Floats): boolean {
   for (let i = 0; i < x.length; i++) if (x[i] !== y[i]) return false;
   return true;
 }
 
 /** Whether x [rows, cols] is the transpose of y [cols, rows]. */
-function equalTransposed(x: FloatArray, y: FloatArray, rows: number, cols: number): boolean {
+function equalTransposed(x: Floats, y: Floats, rows: number, cols: number): boolean {
   for (let r = 0; r < rows; r++)
     for (let c = 0; c < cols; c++) if (x[r * cols + c] !== y[c * rows + r]) return false;
   return true;

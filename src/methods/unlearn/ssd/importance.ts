@@ -1,8 +1,8 @@
-import type { GradientModel } from '../../autodiff/gradients.js';
-import { batchTarget } from '../../autodiff/targets.js';
-import { type Batch, batches, type Task } from '../../data/index.js';
-import type { Calibration } from '../method.js';
-import type { FloatArray } from './dampen.js';
+import type { GradientModel } from '../../../autodiff/gradients.js';
+import type { Floats } from '../../../autodiff/optimizer.js';
+import { batchTarget } from '../../../autodiff/targets.js';
+import { type Batch, batches, type Task } from '../../../data/index.js';
+import type { Calibration } from '../../method.js';
 import { type ImportanceMetadata, type ImportanceStore, importancesOf } from './importance-file.js';
 
 export interface ImportanceOptions {
@@ -45,12 +45,12 @@ export async function computeImportances(
   const sums = new Map(
     model.parameters.map(({ name, shape }) => [
       name,
-      { shape, values: new Float32Array(model.values.get(name)?.length ?? 0) as FloatArray },
+      { shape, values: new Float32Array(model.values.get(name)?.length ?? 0) as Floats },
     ]),
   );
   const add: Add = (gradients, term) => {
     for (const [name, gradient] of gradients) {
-      const { values } = sums.get(name) as { values: FloatArray };
+      const { values } = sums.get(name) as { values: Floats };
       addTerms(values, gradient, term);
     }
   };
@@ -72,12 +72,12 @@ export async function computeImportances(
   return importancesOf(metadata, sums);
 }
 
-type Gradients = ReadonlyMap<string, FloatArray>;
+type Gradients = ReadonlyMap<string, Floats>;
 type Term = 'square' | 'absolute' | 'as it is';
 type Add = (gradients: Gradients, term: Term) => void;
 
 /** A loop for each term: one that calls a function for every element takes several times as long. */
-function addTerms(sums: FloatArray, gradient: FloatArray, term: Term): void {
+function addTerms(sums: Floats, gradient: Floats, term: Term): void {
   const n = sums.length;
   if (term === 'square') for (let i = 0; i < n; i++) sums[i] += gradient[i] * gradient[i];
   else if (term === 'absolute') for (let i = 0; i < n; i++) sums[i] += Math.abs(gradient[i]);
@@ -110,7 +110,7 @@ async function batchGradients(
   { dataset, indices }: Calibration,
   task: Task,
 ): Promise<Gradients> {
-  let sums: Map<string, FloatArray> | undefined;
+  let sums: Map<string, Floats> | undefined;
   let total = 0;
   for await (const batch of batches(dataset, indices, indices.length, model.inputs)) {
     const { gradients } = await model.run(batch.feeds, await batchTarget(model, task, batch));
@@ -131,7 +131,7 @@ const predictedTokens = ({ labels }: Batch): number =>
     0,
   );
 
-function addShare(sum: FloatArray, gradient: ArrayLike<number>, share: number): void {
+function addShare(sum: Floats, gradient: ArrayLike<number>, share: number): void {
   for (let i = 0; i < sum.length; i++) sum[i] += share * gradient[i];
 }
 
@@ -194,7 +194,7 @@ async function tellsSamplesApart(
   return false;
 }
 
-function isClose(a: FloatArray, b: FloatArray | undefined): boolean {
+function isClose(a: Floats, b: Floats | undefined): boolean {
   if (b?.length !== a.length) return false;
   let difference = 0;
   let scale = 0;

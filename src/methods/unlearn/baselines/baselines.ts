@@ -1,6 +1,6 @@
 import type { z } from 'zod';
-import type { Method } from '../method.js';
-import { columns, planParameters, type UnlearnLayer } from './layers.js';
+import type { Method } from '../../method.js';
+import { columns, planParameters, type UnlearnLayer } from '../layers.js';
 import type { LessonName } from './lessons.js';
 import { trainingParameters } from './training-parameters.js';
 

@@ -1,7 +1,7 @@
-import type { GradientModel } from '../../autodiff/gradients.js';
-import { batches, type Dataset, type Example, normal, uniform } from '../../data/index.js';
-import type { Calibration, Context, TaskData } from '../method.js';
-import { fullSet, needForget, needRetain } from './data.js';
+import type { GradientModel } from '../../../autodiff/gradients.js';
+import { batches, type Dataset, type Example, normal, uniform } from '../../../data/index.js';
+import type { Calibration, Context, TaskData } from '../../method.js';
+import { fullSet, needForget, needRetain } from '../data.js';
 
 /** What a baseline trains on, and whether the loss is descended or ascended. */
 export interface Lesson {

@@ -1,7 +1,7 @@
-import { modelError } from '../../errors.js';
-import type { Method } from '../method.js';
-import { columns, planParameters, refuseQuantized, type UnlearnLayer } from './layers.js';
-import { parameters } from './ssd-parameters.js';
+import { modelError } from '../../../errors.js';
+import type { Method } from '../../method.js';
+import { columns, planParameters, refuseQuantized, type UnlearnLayer } from '../layers.js';
+import { parameters } from './parameters.js';
 
 export const ssd: Method<typeof parameters, UnlearnLayer> = {
   name: 'ssd',

@@ -4,8 +4,8 @@
 // the metadata. They are derived from the data and as sensitive as it.
 
 import { z } from 'zod';
-import { dataError } from '../../errors.js';
-import type { FloatArray, ImportancePair } from './dampen.js';
+import type { Floats } from '../../../autodiff/optimizer.js';
+import { dataError } from '../../../errors.js';
 import {
   byName,
   elementsOf,
@@ -13,7 +13,8 @@ import {
   openSafetensors,
   type TensorStore,
   writeSafetensors,
-} from './safetensors.js';
+} from '../safetensors.js';
+import type { ImportancePair } from './dampen.js';
 
 const FORMAT = 'resect.importance/1';
 
@@ -73,13 +74,13 @@ export interface ImportanceStore {
   /** Sorted by name. */
   readonly parameters: readonly FloatTensor[];
   /** The sums of one of them, row-major: not to be written to. */
-  sums(name: string): Promise<FloatArray>;
+  sums(name: string): Promise<Floats>;
 }
 
 /** Importances that were just computed. */
 export function importancesOf(
   metadata: ImportanceMetadata,
-  sums: ReadonlyMap<string, { shape: readonly number[]; values: FloatArray }>,
+  sums: ReadonlyMap<string, { shape: readonly number[]; values: Floats }>,
 ): ImportanceStore {
   const parameters = [...sums].map(([name, { shape, values }]): FloatTensor => {
     if (elementsOf(shape) !== values.length)
@@ -271,7 +272,7 @@ export function mergeImportances(
 }
 
 /** Importances of one parameter: means over the batches. */
-export async function meanImportances(store: ImportanceStore, name: string): Promise<FloatArray> {
+export async function meanImportances(store: ImportanceStore, name: string): Promise<Floats> {
   const sums = await store.sums(name);
   const means = sums.slice();
   for (let i = 0; i < means.length; i++) means[i] /= store.metadata.batches;

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { orders } from './data.js';
+import { orders } from '../data.js';
 
 const number = /^\d+(\.\d+)?(e[+-]?\d+)?$/i;
 

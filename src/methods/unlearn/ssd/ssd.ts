@@ -1,15 +1,17 @@
 import type { z } from 'zod';
-import type { GradientModel } from '../../autodiff/gradients.js';
-import { taskLoss } from '../../autodiff/targets.js';
-import { shuffled, uniform } from '../../data/index.js';
-import { dataError, modelError, usageError } from '../../errors.js';
-import { taskGradients } from '../../evaluate/forgetting/task-gradients.js';
-import type { Model } from '../../onnx/index.js';
-import type { Context, Surgery, TaskData } from '../method.js';
+import type { GradientModel } from '../../../autodiff/gradients.js';
+import { taskLoss } from '../../../autodiff/targets.js';
+import { shuffled, uniform } from '../../../data/index.js';
+import { dataError, modelError, usageError } from '../../../errors.js';
+import { taskGradients } from '../../../evaluate/forgetting/task-gradients.js';
+import type { Model } from '../../../onnx/index.js';
+import type { Context, Surgery, TaskData } from '../../method.js';
+import { fullSet, isClassRequest, needForget, type Order } from '../data.js';
+import { changedElements, editElements } from '../edit.js';
+import { type PlannedParameter, skipUnreachable, type UnlearnLayer } from '../layers.js';
+import { parametersHash } from '../parameters-hash.js';
 import { type NamedPairs, refuseSearch, searchAlpha } from './alpha-search.js';
 import { type Dampening, dampen } from './dampen.js';
-import { fullSet, isClassRequest, needForget, type Order } from './data.js';
-import { changedElements, editElements } from './edit.js';
 import { computeImportances, type ImportanceOptions } from './importance.js';
 import {
   type ImportanceStore,
@@ -17,8 +19,7 @@ import {
   pairImportances,
   writeImportances,
 } from './importance-file.js';
-import { type PlannedParameter, skipUnreachable, type UnlearnLayer } from './layers.js';
-import { parametersHash } from './parameters-hash.js';
+import type { parameters } from './parameters.js';
 import {
   assdPercentage,
   type RatioStatistics,
@@ -26,7 +27,6 @@ import {
   selectedBy,
   suggestAlpha,
 } from './ratios.js';
-import type { parameters } from './ssd-parameters.js';
 import { untiedCopies } from './untied.js';
 
 type SsdParameters = z.infer<typeof parameters>;
