@@ -1,5 +1,5 @@
 // npm run demo: two small models 50 % and 60 % sparse, seven ways, one made ternary, one made small, one
-// made to forget a class, two merged into one that merges itself.
+// made to forget a class in two ways, two merged into one that merges itself.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -58,6 +58,21 @@ try {
   });
   console.log('Dresses, class 3 of 10, forgotten by dampening; a network retrained without them\n');
   console.log(`${textTable(forgettingTable(comparison.forgetting))}\n\n${notes.at(-1)}\n`);
+
+  const blind = await operate({
+    method: methods.laf,
+    parameters: {},
+    model: fixture('resnet8/resnet8.onnx'),
+    output: join(folder, 'blind.onnx'),
+    forget: fixture('resnet8/train.yaml'),
+    where: 'label=3',
+    retain: fixture('resnet8/train.yaml'),
+    eval: fixture('resnet8/test.yaml'),
+    reference: fixture('resnet8-retrained/without-class-3.onnx'),
+    progress: (stage, done, total) => progress(`${stage} ${done}/${total}`),
+  });
+  console.log('The same by their representations, no label read (LAF)\n');
+  console.log(`${textTable(forgettingTable(blind.comparison.forgetting))}\n`);
 
   const merging = (name) => fixture(`merging/${name}`);
   const merged = await operate({

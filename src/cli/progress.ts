@@ -5,6 +5,8 @@ import { duration } from '../report/format.js';
 export function terminalProgress(stream: NodeJS.WriteStream = process.stderr) {
   let stage = '';
   let start = 0;
+  /** How much was done when the stage began: a resumed run does not begin with nothing. */
+  let first = 0;
   let drawn = 0;
   let last = 0;
   const clear = () => {
@@ -16,11 +18,12 @@ export function terminalProgress(stream: NodeJS.WriteStream = process.stderr) {
     if (name !== stage) {
       stage = name;
       start = now;
+      first = done;
     } else if (now - last < 100) return;
     last = now;
     const left =
-      done > 0 && done < total
-        ? `, ${duration(((now - start) / done / 1000) * (total - done))} left`
+      done > first && done < total
+        ? `, ${duration(((now - start) / (done - first) / 1000) * (total - done))} left`
         : '';
     const more = detail === undefined ? '' : `, ${detail}`;
     const text = `${name} ${total > 1 ? `${done}/${total}` : '…'}${left}${more}`.slice(0, 79);
