@@ -31,6 +31,7 @@ import {
   values,
 } from '../unlearn/golden-laf.js';
 import { goldenPath } from '../unlearn/golden-ssd.js';
+import { byRepresentations } from '../unlearn/laf-terms.js';
 
 const sizes = vaeSizes(64, 4);
 const order = golden.model.param_order;
@@ -44,6 +45,10 @@ const tensor = ({ values, width }: ReturnType<typeof rows>) => ({
   dims: [values.length / width, width],
   data: values,
 });
+
+const keptCount = {
+  [keptInput]: { dtype: 'float32' as const, dims: [], data: Float32Array.of(32) },
+};
 
 /** Adam turns a gradient of almost 0 whose sign flips into two steps. */
 function expectOneStep(got: Float32Array, want: Float32Array, rate: number) {
@@ -103,6 +108,32 @@ describe('the autoencoder', () => {
   });
 });
 
+describe('gradients by representations', () => {
+  test.each([
+    ['kept', vaes.all, 'B_s_embed.npy', noise(0), 'B_seed_s.npy'],
+    ['forgotten', vaes.forgotten, 'B_u_embed.npy', noise(1), 'B_seed_u.npy'],
+  ] as const)('of unlearning, %s', async (side, vae, embedded, epsilon, seed) => {
+    const { gradient } = await byRepresentations(
+      rows(embedded),
+      unlearningTerm(side, 'e', sizes, vae),
+      { [noiseInput]: tensor(epsilon) },
+    );
+    expect(relativeError(gradient, values(seed))).toBeLessThan(1e-4);
+  });
+
+  test.each([
+    ['kept', 'remain'],
+    ['forgotten', 'unlearn'],
+  ] as const)('of alignment, %s', async (side, name) => {
+    const { gradient } = await byRepresentations(
+      rows(`C2_student_embed_${name}.npy`),
+      alignmentTerm(side, 'e', 20),
+      { [teacherInput]: tensor(rows(`C2_teacher_embed_${name}.npy`)), ...keptCount },
+    );
+    expect(relativeError(gradient, values(`C2_seed_${name}.npy`))).toBeLessThan(1e-4);
+  });
+});
+
 let images: Dataset;
 let model: GradientModel;
 beforeAll(async () => {
@@ -128,10 +159,6 @@ async function feedsOf(side: keyof Pair, k: number) {
 }
 
 const embed = (feeds: Feeds) => model.predict(feeds);
-
-const keptCount = {
-  [keptInput]: { dtype: 'float32' as const, dims: [], data: Float32Array.of(32) },
-};
 
 /** Loss and gradients of batch k: the sums of those of either side. */
 async function bothTerms(k: number, terms: Record<keyof Pair, [LossGraph, Feeds]>) {

@@ -1,5 +1,3 @@
-import { type GradientModel, gradients } from '../../../src/autodiff/gradients.js';
-import type { LossGraph } from '../../../src/autodiff/loss-graph.js';
 import { normal, uniformFor } from '../../../src/data/index.js';
 import {
   alignmentTerm,
@@ -9,9 +7,7 @@ import {
   unlearningTerm,
 } from '../../../src/methods/unlearn/laf/losses.js';
 import { initialWeights, vaeSizes } from '../../../src/methods/unlearn/laf/vae.js';
-import { Model, type ModelProto } from '../../../src/onnx/index.js';
-import type { Feeds } from '../../../src/runtime/session.js';
-import { floats, node, model as proto, value } from '../../support/protos.js';
+import { byRepresentations } from './laf-terms.js';
 
 const [count, width] = [5, 12];
 const gauss = normal(uniformFor(1, 'losses'));
@@ -21,34 +17,6 @@ const drawn = (rows: number, columns: number, scale = 1) => ({
   data: Float32Array.from({ length: rows * columns }, () => scale * gauss()),
 });
 type Drawn = ReturnType<typeof drawn>;
-
-/** Representations that are parameters themselves: e = 0 * x + p, so that gradients are those of e. */
-async function identity(p: Float32Array): Promise<GradientModel> {
-  const rows = p.length / width;
-  const graph = proto({
-    input: [value('x', ['n', 1])],
-    initializer: [
-      floats('p', [rows, width], p),
-      floats('zero', [1, width], new Float32Array(width)),
-    ],
-    node: [node('MatMul', ['x', 'zero'], ['none']), node('Add', ['none', 'p'], ['e'])],
-    output: [value('e', ['n', width])],
-  });
-  return gradients(new Model(graph as ModelProto), {
-    loss: { seeds: ['e'] },
-    parameters: ({ name }) => name === 'p',
-  });
-}
-
-async function run(e: Float32Array, loss: LossGraph, inputs: Feeds) {
-  const model = await identity(e);
-  const under = model.with({ loss });
-  const rows = e.length / width;
-  const x = { dtype: 'float32' as const, dims: [rows, 1], data: new Float32Array(rows) };
-  const step = await under.run({ x }, { inputs });
-  await under.release();
-  return { loss: step.loss, gradient: step.gradients.get('p') as Float32Array };
-}
 
 /** Largest difference from slopes of `f`, relative to the largest slope. */
 function againstSlopes(gradient: Float32Array, e: Float32Array, f: (e: Float64Array) => number) {
@@ -76,7 +44,9 @@ describe('alignment', () => {
 
   test('of kept examples', async () => {
     const term = alignmentTerm('kept', 'e', 20);
-    const { loss, gradient } = await run(e, term, { [teacherInput]: teacher });
+    const { loss, gradient } = await byRepresentations({ values: e, width }, term, {
+      [teacherInput]: teacher,
+    });
     const f = (x: ArrayLike<number>) => distances(x, teacher.data).reduce((a, b) => a + b);
     expect(loss).toBeCloseTo(f(e), 5);
     expect(againstSlopes(gradient, e, f)).toBeLessThan(1e-5);
@@ -85,7 +55,10 @@ describe('alignment', () => {
   test.each([0.01, 0.5, 20])('of those to forget, at temperature %s', async (temperature) => {
     const kept = { dtype: 'float32' as const, dims: [], data: Float32Array.of(7) };
     const term = alignmentTerm('forgotten', 'e', temperature);
-    const { loss, gradient } = await run(e, term, { [teacherInput]: teacher, [keptInput]: kept });
+    const { loss, gradient } = await byRepresentations({ values: e, width }, term, {
+      [teacherInput]: teacher,
+      [keptInput]: kept,
+    });
     const f = (x: ArrayLike<number>) => {
       const scaled = distances(x, teacher.data).map((d) => d / temperature);
       const most = Math.max(...scaled);
@@ -98,9 +71,13 @@ describe('alignment', () => {
   test('representations without a direction are left out', async () => {
     const dead = e.slice();
     dead.fill(0, width, 2 * width);
-    const { loss, gradient } = await run(dead, alignmentTerm('kept', 'e', 20), {
-      [teacherInput]: teacher,
-    });
+    const { loss, gradient } = await byRepresentations(
+      { values: dead, width },
+      alignmentTerm('kept', 'e', 20),
+      {
+        [teacherInput]: teacher,
+      },
+    );
     const others = distances(dead, teacher.data).filter((_, i) => i !== 1);
     expect(loss).toBeCloseTo(1 + others.reduce((a, b) => a + b), 5);
     expect(gradient.subarray(width, 2 * width).every((g) => g === 0)).toBe(true);
@@ -147,9 +124,13 @@ describe('unlearning', () => {
     'of %s examples: %s times the plain formula, representations of size %s',
     async (side, sign, scale) => {
       const e = drawn(count, width, scale).data;
-      const { loss, gradient } = await run(e, unlearningTerm(side, 'e', sizes, weights), {
-        [noiseInput]: noise,
-      });
+      const { loss, gradient } = await byRepresentations(
+        { values: e, width },
+        unlearningTerm(side, 'e', sizes, weights),
+        {
+          [noiseInput]: noise,
+        },
+      );
       expect(loss).toBeCloseTo(sign * term(e), 4);
       if (scale === 1) expect(againstSlopes(gradient, e, (x) => sign * term(x))).toBeLessThan(1e-4);
       expect(gradient.some((g) => g !== 0)).toBe(true);
