@@ -206,6 +206,8 @@ test('alignment loss: one tiny step from the original', async () => {
   });
   expect(Math.abs(loss - golden.C_alignment_step.L_RA)).toBeLessThan(2e-4);
   expect(relativeError(flat(g, order), values('C_grads.npy'))).toBeLessThan(5e-3);
+  new Adam({ learningRate: 1e-4 }).step(model.values, g);
+  expectOneStep(flat(model.values, order), values('C_params2.npy'), 1e-4);
 });
 
 test.each([
