@@ -1,12 +1,13 @@
 """A pair of LAF's steps in torch, the other side of bench/laf.js.
 
-usage: laf-reference.py --case cnn|resnet8 [--repeat N] [--threads N]
+usage: laf-reference.py --case cnn|resnet8 [--authors] [--repeat N] [--threads N]
 
 Prints JSON: CPU and wall-clock seconds of a pair in each repeat, and the peak resident memory of the process.
 A pair is what `unlearn laf` makes of 32 kept examples and 32 to forget: a step of Adam down the unlearning loss,
-another down the alignment loss, through the whole extractor in inference mode. The autoencoders are not trained
-and get no gradients, and representations of the original are given, as there: the authors' own code computes
-both anew in every step. Needs torch and onnx.
+another down the alignment loss, through the whole extractor in inference mode. The autoencoders get no gradients,
+and representations of the original are given, as there. With --authors it is what the authors' code does: kept
+images and those to forget run apart, the autoencoders get gradients that nobody reads, and the original runs in
+every pair, with its graph kept for a backward pass that never comes. Needs torch and onnx.
 """
 import argparse
 import json
@@ -52,7 +53,7 @@ def networks(case):
     return net.eval(), 64
 
 
-def autoencoder(width):
+def autoencoder(width, trained):
     import torch
     from torch import nn
 
@@ -71,18 +72,19 @@ def autoencoder(width):
             mean = self.mean(code)
             return self.decoder(mean + (0.5 * self.log_variance(code)).exp() * torch.randn_like(mean))
 
-    return Vae().requires_grad_(False)
+    return Vae().requires_grad_(trained)
 
 
-def pair(case):
+def pair(case, authors):
     import torch
 
     torch.manual_seed(7)
     net, width = networks(case)
-    kept_vae, forgotten_vae = autoencoder(width), autoencoder(width)
+    kept_vae, forgotten_vae = autoencoder(width, authors), autoencoder(width, authors)
     images = torch.rand(2 * BATCH, 1, 28, 28)
+    original, _ = networks(case)
     with torch.no_grad():
-        teacher = net(images)
+        teacher = original(images)
     parameters = list(net.parameters())
     first, second = torch.optim.Adam(parameters, 2e-4), torch.optim.Adam(parameters, 4e-4)
 
@@ -98,20 +100,29 @@ def pair(case):
         loss.backward()
         optimizer.step()
 
+    def apart(network):
+        return torch.cat([network(images[:BATCH]), network(images[BATCH:])])
+
+    def as_authors():
+        e = apart(net)
+        step(first, spread(kept_vae, e[:BATCH]) - spread(forgotten_vae, e[BATCH:]))
+        d = distance(apart(net), apart(original))
+        step(second, d[:BATCH].sum() - BATCH * torch.logsumexp(d[BATCH:] / TEMPERATURE, 0))
+
     def work():
         e = net(images)
         step(first, spread(kept_vae, e[:BATCH]) - spread(forgotten_vae, e[BATCH:]))
         d = distance(net(images), teacher)
         step(second, d[:BATCH].sum() - BATCH * torch.logsumexp(d[BATCH:] / TEMPERATURE, 0))
 
-    return work
+    return as_authors if authors else work
 
 
-def measure(case, repeat, threads):
+def measure(case, authors, repeat, threads):
     import torch
 
     torch.set_num_threads(threads)
-    work = pair(case)
+    work = pair(case, authors)
     for _ in range(3):
         work()
     cpu, wall = [], []
@@ -128,12 +139,13 @@ def measure(case, repeat, threads):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--case", choices=["cnn", "resnet8"], required=True)
+    parser.add_argument("--authors", action="store_true")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     # Before torch is imported, which reads it.
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
-    print(json.dumps(measure(args.case, args.repeat, args.threads)))
+    print(json.dumps(measure(args.case, args.authors, args.repeat, args.threads)))
 
 
 main()

@@ -26,8 +26,8 @@ const cases = {
   resnet8: 'fixture A, 78 K parameters',
 };
 
-function reference(name, threads) {
-  const args = ['--case', name, '--repeat', flags.repeat, '--threads', String(threads)];
+function reference(name, threads, ...more) {
+  const args = ['--case', name, '--repeat', flags.repeat, '--threads', String(threads), ...more];
   const run = spawnSync(python, ['-W', 'ignore', path('laf-reference.py'), ...args], {
     encoding: 'utf8',
   });
@@ -44,9 +44,11 @@ async function pairs() {
     for (const threads of [1, 2]) {
       const ours = { cpu: [], wall: [] };
       const theirs = { cpu: [], wall: [] };
+      const authors = { wall: [] };
       // In turns, so that both see the same machine.
       for (let round = 0; round < Number(flags.rounds); round++) {
         const other = reference(name, threads);
+        authors.wall.push(...reference(name, threads, '--authors').wallSeconds);
         const { stdout } = await runNode(path('support/laf-step.js'), [
           name,
           flags.repeat,
@@ -65,7 +67,9 @@ async function pairs() {
         threads,
         'resect, ms': ms(ours.wall),
         'torch, ms': ms(theirs.wall),
-        'time ratio': times(median(ours.wall) / median(theirs.wall)),
+        ratio: times(median(ours.wall) / median(theirs.wall)),
+        "as the authors' code, ms": ms(authors.wall),
+        'ratio to that': times(median(ours.wall) / median(authors.wall)),
         'resect, CPU ms': ms(ours.cpu),
         'torch, CPU ms': ms(theirs.cpu),
         'CPU ratio': times(median(ours.cpu) / median(theirs.cpu)),

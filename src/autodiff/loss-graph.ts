@@ -1,6 +1,6 @@
 import { dataError, modelError } from '../errors.js';
 import { mainGraph } from '../graph/bodies.js';
-import { tensorType } from '../graph/build.js';
+import { int, makeNode, tensorType } from '../graph/build.js';
 import { dtypeCode, type ModelProto, type NodeProto, type TensorProto } from '../onnx/index.js';
 import type { Feeds } from '../runtime/session.js';
 import type { Head } from './gradient-graph.js';
@@ -20,6 +20,52 @@ export interface LossGraph {
   loss: string;
   /** Other values to see after each run: see `GradientStep.shown`. */
   shown: readonly string[];
+}
+
+/** Several losses in one, of which each batch takes one. */
+export interface Alternatives<Name extends string> extends LossGraph {
+  /** What is fed, besides the inputs of all of them, to take one. */
+  take(name: Name): Feeds;
+}
+
+/**
+ * Losses that take turns: in one graph they need the memory of one, as what is in front of them is there
+ * once, and each has its turn by a weight of 1, the others of 0.
+ * @param losses by name; the names of their nodes must differ
+ */
+export function alternatives<Name extends string>(
+  losses: Record<Name, LossGraph>,
+): Alternatives<Name> {
+  const names = Object.keys(losses) as Name[];
+  const all = names.map((name) => losses[name]);
+  const weight = (name: Name) => `resect/take/${name}`;
+  const wide = (value: string, output: string) =>
+    makeNode('Cast', [value], output, [int('to', dtypeCode('float64'))]);
+  const terms = names.flatMap((name) => [
+    wide(losses[name].loss, `${weight(name)}/loss`),
+    wide(weight(name), `${weight(name)}/weight`),
+    makeNode('Mul', [`${weight(name)}/loss`, `${weight(name)}/weight`], `${weight(name)}/term`),
+  ]);
+  const loss = 'resect/taken';
+  const sum = makeNode(
+    'Sum',
+    names.map((name) => `${weight(name)}/term`),
+    loss,
+  );
+  return {
+    nodes: [...all.flatMap(({ nodes }) => nodes), ...terms, sum],
+    initializers: all.flatMap(({ initializers }) => initializers),
+    inputs: [...new Set(all.flatMap(({ inputs }) => inputs)), ...names.map(weight)],
+    loss,
+    shown: all.flatMap(({ shown }) => shown),
+    take: (taken) =>
+      Object.fromEntries(
+        names.map((name) => [
+          weight(name),
+          { dtype: 'float32', dims: [], data: Float32Array.of(name === taken ? 1 : 0) },
+        ]),
+      ),
+  };
 }
 
 /** The model with the loss in its graph. */

@@ -1,5 +1,5 @@
 import { gradients } from '../../src/autodiff/gradients.js';
-import type { LossGraph } from '../../src/autodiff/loss-graph.js';
+import { alternatives, type LossGraph } from '../../src/autodiff/loss-graph.js';
 import { Adam } from '../../src/autodiff/optimizer.js';
 import { parseModel } from '../../src/onnx/index.js';
 import { floats, linear, node } from '../support/protos.js';
@@ -134,4 +134,33 @@ test('a constant of a loss is what it is', async () => {
   expect(own.loss).toBeCloseTo(same.loss, 5);
   await model.release();
   await fed.release();
+});
+
+test('losses that take turns are each what it is alone', async () => {
+  const cubes: LossGraph = {
+    nodes: [
+      node('Mul', ['y', 'y'], ['other/square']),
+      node('Mul', ['other/square', 'y'], ['other/cube']),
+      node('ReduceSum', ['other/cube'], ['other/loss'], { keepdims: 0 }),
+    ],
+    initializers: [],
+    inputs: [],
+    loss: 'other/loss',
+    shown: ['other/cube'],
+  };
+  const both = alternatives({ squares: squares(), cubes });
+  const model = await gradients(source(), { loss: both });
+  for (const [name, loss, fed] of [
+    ['squares', squares(), inputs],
+    ['cubes', cubes, {}],
+  ] as const) {
+    const alone = model.with({ loss });
+    const want = await alone.run(feeds, { inputs: fed });
+    const got = await model.run(feeds, { inputs: { ...inputs, ...both.take(name) } });
+    expect(got.loss).toBe(want.loss);
+    expect(got.gradients).toEqual(want.gradients);
+    expect(Object.keys(got.shown)).toEqual(['own/error', 'other/cube']);
+    await alone.release();
+  }
+  await model.release();
 });

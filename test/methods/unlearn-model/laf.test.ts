@@ -265,6 +265,9 @@ describe('checkpoints', () => {
     const longer = await forgetting({ ...given, epochs: 7, checkpoint, resume: true });
     const atOnce = await forgetting({ ...given, epochs: 7 });
     expect(await valuesOf(longer.model)).toEqual(await valuesOf(atOnce.model));
+    await expect(
+      forgetting({ ...given, epochs: 6, checkpoint, resume: true }),
+    ).rejects.toMatchObject({ exitCode: 2, detail: { expected: 'at most 6', got: '7' } });
     // Nothing is left to do.
     const done = await forgetting({ ...given, epochs: 7, checkpoint, resume: true });
     expect(await valuesOf(done.model)).toEqual(await valuesOf(atOnce.model));

@@ -1,4 +1,5 @@
 import type { GradientModel, GradientStep } from '../../../autodiff/gradients.js';
+import { type Alternatives, alternatives } from '../../../autodiff/loss-graph.js';
 import { Adam, type AdamState, type Floats } from '../../../autodiff/optimizer.js';
 import type { Feeds } from '../../../runtime/session.js';
 import { SessionThread } from '../../../runtime/session-thread.js';
@@ -52,10 +53,12 @@ export interface AlternationOptions {
   threads: number;
 }
 
-/** The terms of both losses for one side. */
+type LossName = 'unlearning' | 'alignment';
+
+/** The model under the terms of both losses for one side. */
 interface Side {
-  unlearning: GradientModel;
-  alignment: GradientModel;
+  model: GradientModel;
+  take: Alternatives<LossName>['take'];
   distances: AlignmentTerm['distances'];
 }
 
@@ -83,11 +86,12 @@ export class Alternation {
     this.#values = model.values;
     this.#thread = threads > 1 ? new SessionThread() : undefined;
     const side = (name: keyof Pair, vae: VaeWeights, thread?: SessionThread): Side => {
-      const where = { threads: Math.max(1, Math.floor(threads / 2)), thread };
       const alignment = alignmentTerm(name, split, temperature);
+      const unlearning = unlearningTerm(name, split, sizes, vae);
+      const loss = alternatives({ unlearning, alignment });
       return {
-        unlearning: model.with({ loss: unlearningTerm(name, split, sizes, vae), ...where }),
-        alignment: model.with({ loss: alignment, ...where }),
+        model: model.with({ loss, threads: Math.max(1, Math.floor(threads / 2)), thread }),
+        take: loss.take,
         distances: alignment.distances,
       };
     };
@@ -103,25 +107,9 @@ export class Alternation {
    * @throws {NoGradientError} where an op without a rule is in the way
    * @throws {ResectError} exit 6 when the batch does not fit the model
    */
-  async step({ kept, forgotten }: Pair): Promise<PairLosses> {
-    const count = {
-      dtype: 'float32' as const,
-      dims: [],
-      data: Float32Array.of(countOf(kept.noise)),
-    };
-    const unlearning = await this.#descend(
-      'unlearning',
-      { feeds: kept.feeds, inputs: { [noiseInput]: asTensor(kept.noise) } },
-      { feeds: forgotten.feeds, inputs: { [noiseInput]: asTensor(forgotten.noise) } },
-    );
-    const alignment = await this.#descend(
-      'alignment',
-      { feeds: kept.feeds, inputs: { [teacherInput]: asTensor(kept.teacher) } },
-      {
-        feeds: forgotten.feeds,
-        inputs: { [teacherInput]: asTensor(forgotten.teacher), [keptInput]: count },
-      },
-    );
+  async step(pair: Pair): Promise<PairLosses> {
+    const unlearning = await this.#descend('unlearning', pair);
+    const alignment = await this.#descend('alignment', pair);
     const shift = ({ shown }: GradientStep, { distances }: Side) =>
       average(shown[distances].data as Float64Array);
     return {
@@ -134,14 +122,27 @@ export class Alternation {
 
   /** One step down a loss. */
   async #descend(
-    loss: 'unlearning' | 'alignment',
-    ofKept: { feeds: Feeds; inputs: Feeds },
-    ofForgotten: { feeds: Feeds; inputs: Feeds },
+    loss: LossName,
+    pair: Pair,
   ): Promise<{ kept: GradientStep; forgotten: GradientStep }> {
+    const count = {
+      dtype: 'float32' as const,
+      dims: [],
+      data: Float32Array.of(countOf(pair.kept.noise)),
+    };
+    const run = ({ model, take }: Side, { feeds, noise, teacher }: SideBatch) =>
+      model.run(feeds, {
+        inputs: {
+          [noiseInput]: asTensor(noise),
+          [teacherInput]: asTensor(teacher),
+          [keptInput]: count,
+          ...take(loss),
+        },
+      });
     // The one with a thread of its own comes first: the other blocks this thread.
     const [forgotten, kept] = await Promise.all([
-      this.#forgotten[loss].run(ofForgotten.feeds, { inputs: ofForgotten.inputs }),
-      this.#kept[loss].run(ofKept.feeds, { inputs: ofKept.inputs }),
+      run(this.#forgotten, pair.forgotten),
+      run(this.#kept, pair.kept),
     ]);
     for (const [name, gradient] of kept.gradients) {
       const other = forgotten.gradients.get(name) as Floats;
@@ -152,10 +153,7 @@ export class Alternation {
   }
 
   async release(): Promise<void> {
-    for (const { unlearning, alignment } of [this.#kept, this.#forgotten]) {
-      await unlearning.release();
-      await alignment.release();
-    }
+    for (const { model } of [this.#kept, this.#forgotten]) await model.release();
     await this.#thread?.close();
   }
 }

@@ -14,9 +14,6 @@ import type { TaskData } from '../../method.js';
 import type { Pair, SideBatch } from './alternation.js';
 import { drawRows, pick, type Rows } from './rows.js';
 
-/** Examples whose representations are computed at once. */
-const embedded = 64;
-
 /** The kept examples and then those to forget, with their representations in the original. */
 export interface Examples {
   dataset: Dataset;
@@ -28,7 +25,8 @@ export interface Examples {
 
 /**
  * Computes the representations of all examples with the present values.
- * @param extractor whose output are representations
+ * @param extractor whose output are representations, of `width` numbers
+ * @param size examples at once
  * @throws {ResectError} exit 5 where the model does not take examples in batches of any size, or puts out
  *   what is no number
  */
@@ -36,14 +34,14 @@ export async function embed(
   extractor: GradientModel,
   retain: TaskData,
   forget: TaskData,
-  width: number,
+  { width, size }: { width: number; size: number },
   progress: (done: number, total: number) => void,
 ): Promise<Examples> {
   const dataset = remembered(concat(retain.dataset, forget.dataset));
   const indices = [...retain.indices, ...forget.indices.map((i) => i + retain.dataset.length)];
   const values = new Float32Array(indices.length * width);
-  for (let at = 0; at < indices.length; at += embedded) {
-    const some = indices.slice(at, at + embedded);
+  for (let at = 0; at < indices.length; at += size) {
+    const some = indices.slice(at, at + size);
     const batch = await oneBatch(dataset, some, extractor);
     const { data, dims } = await extractor.predict(batch.feeds);
     if (

@@ -14,12 +14,13 @@ import { planParameters, refuseQuantized, skipUnreachable, type UnlearnLayer } f
 import { parametersHash } from '../parameters-hash.js';
 import { storeValues } from '../store-values.js';
 import type { RunRequest } from './checkpoint.js';
-import { type Examples, embed, pairs } from './examples.js';
+import { type Examples, embed, pairs, pairsPerEpoch } from './examples.js';
 import type { LafParameters } from './parameters.js';
 import { repair } from './repair.js';
 import { runLaf } from './run.js';
+import { type LafSettings, settle } from './settings.js';
 import { skipBehind } from './sides.js';
-import { findSplits, otherOutputs, type Split, splitNotes } from './split.js';
+import { countElements, findSplits, otherOutputs, type Split, splitNotes } from './split.js';
 
 /** Kept examples that accuracy is watched on, at most. */
 const watched = 1000;
@@ -63,10 +64,12 @@ export async function forgetRepresentations(
   };
   try {
     const all = view(whole.with({ parameters: ({ tensor }) => extractor.has(tensor) }));
-    const examples = await embed(all, retain, forget, width, (done, total) =>
+    const size = given.batchSize;
+    const examples = await embed(all, retain, forget, { width, size }, (done, total) =>
       context.progress('representations', done, total),
     );
-    const first = await firstFeeds(all, examples, given.batchSize);
+    const settings = settle(given, countElements(extractor), pairsPerEpoch(examples, size));
+    const first = await firstFeeds(all, examples, size);
     const { model: trained, unreachable } = await all.reachable(first);
     view(trained);
     skipUnreachable(planned, unreachable);
@@ -75,9 +78,9 @@ export async function forgetRepresentations(
       trained,
       examples,
       {
-        given,
+        given: settings,
         split: value,
-        request: await requestOf(model, given, context, trained, value),
+        request: await requestOf(model, settings, context, trained, value),
         ...(given.minRetain !== undefined && {
           retainAccuracy: accuracyWatch(scores, retain, context.seed),
         }),
@@ -170,10 +173,10 @@ function accuracyWatch(scores: GradientModel, retain: TaskData, seed: number) {
   return () => accuracyOf(scores, some);
 }
 
-/** What the course of a run depends on, besides its rates. */
+/** What the course of a run depends on, but for where it ends. */
 async function requestOf(
   model: Model,
-  { temperature, latent, vaeEpochs, vaeRate, batchSize }: LafParameters,
+  { temperature, latent, vaeEpochs, vaeRate, batchSize, unlearnRate, alignRate }: LafSettings,
   { forget, retain, seed }: Context,
   { parameters }: GradientModel,
   split: string,
@@ -196,6 +199,8 @@ async function requestOf(
     'vae-epochs': vaeEpochs,
     'vae-rate': vaeRate,
     'batch-size': batchSize,
+    'unlearn-rate': unlearnRate,
+    'align-rate': alignRate,
   };
 }
 

@@ -35,7 +35,7 @@ export function unlearningTerm(
   sizes: VaeSizes,
   vae: VaeWeights,
 ): LossGraph {
-  const { t, e } = start(value, 'float32');
+  const { t, e } = start('unlearning', value, 'float32');
   const prefix = 'resect/vae/';
   const error = squaredError(t, e, emitVae(t, e, noiseInput, prefix));
   // M / (M + 1) = 1 - 1 / (M + 1), whose gradient does not cancel for large M.
@@ -67,7 +67,7 @@ export function alignmentTerm(
   value: string,
   temperature: number,
 ): AlignmentTerm {
-  const { t, e } = start(value, 'float64');
+  const { t, e } = start('alignment', value, 'float64');
   const wide = (x: string) => t.emit('Cast', [x], [int('to', dtypeCode('float64'))]);
   const teacher = wide(teacherInput);
   const dot = (a: string, b: string) => reduceSum(t, mul(t, a, b), [1], false);
@@ -98,10 +98,10 @@ function logSumExp(t: Tape, distances: string, temperature: number, like: string
   return plus(t, t.emit('Log', [total]), 2 / temperature, like);
 }
 
-/** A tape whose names do not meet those of a model, and representations [examples, width] in `dtype`. */
-function start(value: string, dtype: 'float32' | 'float64'): { t: Tape; e: string } {
-  const e = 'resect/representations';
-  const t = new Tape(new Map([[e, { dtype }]]), [], 'resect/loss/');
+/** A tape whose names meet none of a model or of the other loss, and representations [examples, width]. */
+function start(loss: string, value: string, dtype: 'float32' | 'float64'): { t: Tape; e: string } {
+  const e = `resect/${loss}/representations`;
+  const t = new Tape(new Map([[e, { dtype }]]), [], `resect/${loss}/`);
   t.emitAs(e, 'Cast', [t.emit('Flatten', [value])], [int('to', dtypeCode(dtype))]);
   return { t, e };
 }

@@ -1,7 +1,18 @@
 import { z } from 'zod';
 
-/** The authors' recipe for small networks (class removal from MNIST and Fashion-MNIST). */
-export const recipe = { unlearnRate: 5e-5, alignRate: 1e-4 };
+/**
+ * The authors' recipes for removing a class: from MNIST and Fashion-MNIST with a small network, from CIFAR-10
+ * and SVHN with a ResNet-18. `pairs` of steps is what an epoch has there, times the epochs.
+ */
+export const recipes = {
+  small: { epochs: 20, latent: 8, unlearnRate: 5e-5, alignRate: 1e-4, pairs: 3760 },
+  large: { epochs: 40, latent: 16, unlearnRate: 1e-5, alignRate: 5e-5, pairs: 6280 },
+};
+
+const { small, large } = recipes;
+const bySize = (key: keyof typeof small): string =>
+  `default ${small[key]}; ${large[key]} for extractors of more than a million parameters`;
+const raised = 'up to 4 times that where the forget set is small';
 
 export const parameters = z.object({
   split: z
@@ -11,21 +22,21 @@ export const parameters = z.object({
     .describe(
       'value or node at which the model is cut in extractor and classifier (default: what the last linear layer reads; --dry-run lists the places)',
     ),
-  epochs: z.int().min(1).default(20).describe('passes over the forget set'),
+  epochs: z
+    .int()
+    .min(1)
+    .optional()
+    .describe(`passes over the forget set (${bySize('epochs')})`),
   unlearnRate: z
     .number()
     .positive()
     .optional()
-    .describe(
-      `Adam's rate down the unlearning loss (default ${recipe.unlearnRate}, up to 4 times that where the forget set is small)`,
-    ),
+    .describe(`Adam's rate down the unlearning loss (${bySize('unlearnRate')}; ${raised})`),
   alignRate: z
     .number()
     .positive()
     .optional()
-    .describe(
-      `Adam's rate down the alignment loss (default ${recipe.alignRate}, up to 4 times that where the forget set is small)`,
-    ),
+    .describe(`Adam's rate down the alignment loss (${bySize('alignRate')}; ${raised})`),
   temperature: z
     .number()
     .min(0.01)
@@ -35,8 +46,8 @@ export const parameters = z.object({
     .int()
     .min(1)
     .max(1024)
-    .default(8)
-    .describe('numbers in the code of the autoencoders; 16 for larger networks'),
+    .optional()
+    .describe(`numbers in the code of the autoencoders (${bySize('latent')})`),
   vaeEpochs: z.int().min(1).default(10).describe('passes that the autoencoders are trained for'),
   vaeRate: z.number().positive().default(1e-3).describe("Adam's rate for the autoencoders"),
   batchSize: z

@@ -6,27 +6,21 @@ import {
   runEpochs,
   showLosses,
 } from '../../../autodiff/training-loop.js';
-import { modelError } from '../../../errors.js';
+import { modelError, usageError } from '../../../errors.js';
 import type { Context } from '../../method.js';
 import { Alternation } from './alternation.js';
 import { type RunRequest, type RunState, readState, writeState } from './checkpoint.js';
 import { type Examples, pairs, pairsPerEpoch } from './examples.js';
-import { type LafParameters, recipe } from './parameters.js';
+import type { LafSettings } from './settings.js';
 import { trainVae } from './train-vae.js';
 import { type VaeSizes, vaeSizes } from './vae.js';
 
-/** Pairs of steps of the published runs; rates are raised where there are fewer, but not beyond this. */
-const published = { pairs: 3760, factor: 4 };
-
-/** Fewer pairs of steps than this seldom forget much at the published rates. */
-const few = 1000;
-
 /** A run, as it is asked for. */
 export interface RunOptions {
-  given: LafParameters;
+  given: LafSettings;
   /** The value with the representations. */
   split: string;
-  /** What else decides the course of the run: see `RunRequest`. */
+  /** What a checkpoint must have been asked for. */
   request: RunRequest;
   /** Accuracy on kept examples, with the present values; absent where nobody asks for it. */
   retainAccuracy?: () => Promise<number>;
@@ -45,7 +39,7 @@ export interface RunResult {
  * disk where a checkpoint is asked for. An epoch that harms what is kept is taken back, and ends the run.
  * @param extractor by the parameters to train, which are changed in place
  * @throws {ResectError} exit 5 when it diverges, or when the first epoch does harm already; exit 6 for a
- *   checkpoint of another run
+ *   checkpoint of another run, exit 2 for one that has gone further
  */
 export async function runLaf(
   extractor: GradientModel,
@@ -55,15 +49,21 @@ export async function runLaf(
 ): Promise<RunResult> {
   const { batchSize, latent, temperature, checkpoint, epochs: wanted } = given;
   const perEpoch = pairsPerEpoch(examples, batchSize);
-  const { rates, note } = chooseRates(given, wanted * perEpoch);
-  const notes = [note];
+  const rates = { unlearning: given.unlearnRate, alignment: given.alignRate };
+  const notes = [given.note];
   const sizes = vaeSizes(examples.representations.width, latent);
-  const asked = { ...request, 'unlearn-rate': rates.unlearning, 'align-rate': rates.alignment };
   const earlier =
     given.resume && checkpoint !== undefined
-      ? await readState(checkpoint, asked, extractor.values)
+      ? await readState(checkpoint, request, extractor.values)
       : undefined;
   if (earlier) {
+    if (earlier.epochs.length > wanted)
+      throw usageError('The checkpoint has more epochs than are asked for.', {
+        where: checkpoint,
+        expected: `at most ${wanted}`,
+        got: `${earlier.epochs.length}`,
+        hint: 'Raise --epochs, or leave out --resume to begin anew.',
+      });
     for (const [name, values] of earlier.values) extractor.values.get(name)?.set(values);
     notes.push(`resumed after epoch ${earlier.epochs.length}`);
   }
@@ -110,7 +110,7 @@ export async function runLaf(
         lastGood = copyOf(extractor.values);
         if (checkpoint !== undefined)
           await writeState(checkpoint, {
-            request: asked,
+            request,
             epochs,
             vaes,
             vaeLosses,
@@ -134,31 +134,10 @@ export async function runLaf(
   return { epochs, vaeLosses, notes };
 }
 
-/** Rates that were given, or the recipe's, raised where few steps would leave them without effect. */
-function chooseRates({ unlearnRate, alignRate, epochs }: LafParameters, steps: number) {
-  const factor = Math.min(published.factor, Math.max(1, published.pairs / steps));
-  const rates = {
-    unlearning: unlearnRate ?? recipe.unlearnRate * factor,
-    alignment: alignRate ?? recipe.alignRate * factor,
-  };
-  const literal = unlearnRate !== undefined && alignRate !== undefined;
-  const enough = few / (literal ? 1 : factor);
-  const used = `${steps} pairs of steps at rates ${show(rates.unlearning)} and ${show(rates.alignment)}`;
-  const raised =
-    literal || factor === 1
-      ? ''
-      : `: the published ones times ${show(factor)}, as published runs have ${published.pairs} steps`;
-  const warning =
-    steps < enough
-      ? `. ${literal ? 'WARNING: so few' : 'So few'} may forget little: if so, try --epochs ${Math.ceil((enough / steps) * epochs)}, or higher rates`
-      : '';
-  return { rates, note: `${used}${raised}${warning}` };
-}
-
 async function trainVaes(
   { representations, kept }: Examples,
   sizes: VaeSizes,
-  { vaeEpochs, vaeRate, batchSize }: LafParameters,
+  { vaeEpochs, vaeRate, batchSize }: LafSettings,
   { seed, progress }: Context,
 ): Promise<Pick<RunState, 'vaes' | 'vaeLosses'>> {
   const { values, width } = representations;
@@ -184,7 +163,7 @@ async function trainVaes(
 /** What an epoch did to what is kept, where that is more than may be. */
 async function harmOf(
   means: Losses,
-  { maxShift, minRetain }: LafParameters,
+  { maxShift, minRetain }: LafSettings,
   retainAccuracy: RunOptions['retainAccuracy'],
 ): Promise<string | undefined> {
   if (means.keptShift > maxShift)

@@ -130,12 +130,13 @@ const describe = (values: readonly string[], shapes: Shapes): string =>
     .map((value) => `${value} [${shapes.get(value)?.dims?.join(', ') ?? '?'}]`)
     .join('; ');
 
+export const countElements = (tensors: Iterable<TensorProto>): number =>
+  [...tensors].reduce((sum, tensor) => sum + tensorInfo(tensor).elements, 0);
+
 /** The splits as a user reads them, in a plan. */
 export function splitNotes({ candidates, chosen }: Splits): string[] {
-  const count = (tensors: ReadonlySet<TensorProto>) =>
-    [...tensors].reduce((sum, tensor) => sum + tensorInfo(tensor).elements, 0);
   const line = ({ value, width, op, extractor, classifier }: Split) =>
-    `"${value}" (${op}, ${width} numbers; ${count(extractor)} parameters before, ${count(classifier)} behind)`;
+    `"${value}" (${op}, ${width} numbers; ${countElements(extractor)} parameters before, ${countElements(classifier)} behind)`;
   const others = candidates.filter((split) => split !== chosen);
   return [
     `representations are read at ${line(chosen)}`,
