@@ -12,7 +12,7 @@ export async function storeValues(
 ): Promise<void> {
   for (const { parameter, report } of planned) {
     const after = values.get(parameter.name);
-    if (!after) continue;
+    if (!after || report.status === 'skipped') continue;
     const edit = changedElements(await readParameter(model, parameter.tensor), after);
     report.changed = edit.at.length;
     report.status = edit.at.length > 0 ? 'changed' : 'unchanged';

@@ -6,8 +6,15 @@ import { accuracyOf } from '../../../src/evaluate/forgetting/accuracy.js';
 import { remembered } from '../../../src/evaluate/forgetting/remembered.js';
 import type { Context, TaskData } from '../../../src/methods/method.js';
 import { laf } from '../../../src/methods/unlearn/laf/method.js';
-import { type Model, parseModel, readModel, serializeModel } from '../../../src/onnx/index.js';
+import {
+  encodeModel,
+  type Model,
+  parseModel,
+  readModel,
+  serializeModel,
+} from '../../../src/onnx/index.js';
 import { scratchFolder } from '../../support/cli.js';
+import { ints, node, model as protoModel, value, weight } from '../../support/protos.js';
 import { golden, lafPath } from '../unlearn/golden-laf.js';
 import { goldenPath } from '../unlearn/golden-ssd.js';
 import { around, changedOf, examples, tensorBytes } from './helpers.js';
@@ -320,4 +327,57 @@ describe('checkpoints', () => {
     expect(existsSync(path('none'))).toBe(false);
     expect(retain).toBeDefined();
   });
+});
+
+test('parameters behind an op without gradients are left as they are, and told', async () => {
+  const [hidden, steps, width] = [12, 3, 4];
+  const proto = protoModel({
+    input: [value('x', ['n', steps, width])],
+    initializer: [
+      weight('lstm.w', [1, 4 * hidden, width]),
+      weight('lstm.r', [1, 4 * hidden, hidden]),
+      weight('a', [hidden, 16]),
+      weight('b', [16, 5]),
+      ints('first', 0),
+    ],
+    node: [
+      node('Transpose', ['x'], ['t'], { perm: [1, 0, 2] }),
+      node('LSTM', ['t', 'lstm.w', 'lstm.r'], ['', 'h'], { hidden_size: hidden }),
+      node('Squeeze', ['h', 'first'], ['last']),
+      node('MatMul', ['last', 'a'], ['e']),
+      node('MatMul', ['e', 'b'], ['y']),
+    ],
+    output: [value('y', ['n', 5])],
+  });
+  const set = (from: number): TaskData => ({
+    task: 'none',
+    indices: [0, 1, 2, 3, 4],
+    dataset: {
+      path: 'drawn',
+      task: 'none',
+      length: 5,
+      files: [],
+      example: async (i) => ({
+        inputs: {
+          x: {
+            dtype: 'float32',
+            dims: [steps, width],
+            data: Float32Array.from({ length: steps * width }, (_, k) => Math.sin(from + i + k)),
+          },
+        },
+      }),
+    },
+  });
+  const model = parseModel(encodeModel(proto));
+  const { layers } = await laf.apply(
+    model,
+    laf.parameters.parse({ epochs: 1, vaeEpochs: 1 }),
+    around({ forget: set(0), retain: set(7) }),
+  );
+  expect(layers.map(({ name, status, reason }) => [name, status, reason])).toEqual([
+    ['lstm.w', 'skipped', 'no gradient through LSTM'],
+    ['lstm.r', 'skipped', 'no gradient through LSTM'],
+    ['a', 'changed', undefined],
+    ['b', 'skipped', 'in the classifier'],
+  ]);
 });

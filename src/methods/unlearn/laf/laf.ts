@@ -40,7 +40,7 @@ export async function forgetRepresentations(
   const planned = planParameters(model, context.selects);
   refuseQuantized(planned, context.selects);
   const splits = await findSplits(model, given.split, forget);
-  const { value, width, extractor, classifier } = splits.chosen;
+  const { value, width, extractor } = splits.chosen;
   skipBehind(planned, splits.chosen, given.supervisedRepair);
   const chosen = new Set(
     planned.flatMap(({ parameter, report }) => (report.status === 'skipped' ? [] : parameter.name)),
@@ -93,22 +93,7 @@ export async function forgetRepresentations(
       { stage: 'unlearning', epochs },
     ];
     if (given.supervisedRepair) {
-      const behind = whole.with({
-        output: undefined,
-        loss: taskLoss(retain.task),
-        parameters: ({ tensor }) => classifier.has(tensor) && !extractor.has(tensor),
-      });
-      if (behind.parameters.length === 0) throw nothingToChange('behind the split');
-      const scored = retain.task === 'classification' ? await ofScores(behind, retain) : behind;
-      const losses = await repair(view(scored), retain, {
-        epochs: given.repairEpochs,
-        rate: given.repairRate,
-        batchSize: given.batchSize,
-        labels: given.repairLabels,
-        forgetBatches: Math.ceil(forget.indices.length / given.batchSize),
-        seed: context.seed,
-        progress: (done, total, loss) => context.progress('repair', done, total, showLosses(loss)),
-      });
+      const losses = await repairClassifier(whole, splits.chosen, given, context);
       training.push(stage('repair', losses));
       const last = losses.length - 1;
       notes.push(`repair: loss ${show(losses[0])} -> ${show(losses[last])}`);
@@ -126,6 +111,36 @@ export async function forgetRepresentations(
     };
   } finally {
     for (const part of opened) await part.release();
+  }
+}
+
+/** LAF+R: trains what stands behind the split alone. @returns the mean loss of each epoch */
+async function repairClassifier(
+  whole: GradientModel,
+  { extractor, classifier }: Split,
+  given: LafParameters,
+  context: Context,
+): Promise<number[]> {
+  const [forget, retain] = [needForget(context.forget), needRetain(context.retain)];
+  const behind = whole.with({
+    output: undefined,
+    loss: taskLoss(retain.task),
+    parameters: ({ tensor }) => classifier.has(tensor) && !extractor.has(tensor),
+  });
+  if (behind.parameters.length === 0) throw nothingToChange('behind the split');
+  const trained = retain.task === 'classification' ? await ofScores(behind, retain) : behind;
+  try {
+    return await repair(trained, retain, {
+      epochs: given.repairEpochs,
+      rate: given.repairRate,
+      batchSize: given.batchSize,
+      labels: given.repairLabels,
+      forgetBatches: Math.ceil(forget.indices.length / given.batchSize),
+      seed: context.seed,
+      progress: (done, total, loss) => context.progress('repair', done, total, showLosses(loss)),
+    });
+  } finally {
+    await trained.release();
   }
 }
 
