@@ -59,8 +59,9 @@ export function cutIntoSegments(graph: Graph, layers: LinearLayer[]): Segment[] 
   return segments;
 }
 
-function rootNode(layer: LinearLayer): NodeProto {
-  let { scope, node } = layer;
+/** The node of the main graph that a node is, or stands in. */
+export function rootNode(place: Pick<LinearLayer, 'scope' | 'node'>): NodeProto {
+  let { scope, node } = place;
   while (scope.parent && scope.owner) {
     node = scope.owner;
     scope = scope.parent;

@@ -7,6 +7,11 @@ import { remembered } from '../../../src/evaluate/forgetting/remembered.js';
 import type { Context, TaskData } from '../../../src/methods/method.js';
 import { laf } from '../../../src/methods/unlearn/laf/method.js';
 import {
+  type FloatTensor,
+  openSafetensors,
+  writeSafetensors,
+} from '../../../src/methods/unlearn/safetensors.js';
+import {
   encodeModel,
   type Model,
   parseModel,
@@ -316,6 +321,29 @@ describe('checkpoints', () => {
       await expect(
         forgetting({ ...quick, checkpoint: path(name), resume: true }),
       ).rejects.toMatchObject({ exitCode: 6 });
+    }
+    // Whole as a file, but not as a state.
+    const store = await openSafetensors(checkpoint);
+    for (const [name, change] of [
+      ['vaes.all/encoder.linear1.bias', () => []],
+      ['alignment.second/fc1.weight', () => []],
+      ['values/fc1.bias', (tensor: FloatTensor) => [{ ...tensor, shape: [63] }]],
+    ] as const) {
+      const tensors = store.tensors.flatMap((tensor) =>
+        tensor.name === name ? change(tensor) : tensor,
+      );
+      const read = async (of: string) => {
+        const length = tensors.find((tensor) => tensor.name === of)?.shape[0] ?? 0;
+        return (await store.read(of)).subarray(0, length);
+      };
+      await writeSafetensors(path('misfit'), { metadata: store.metadata, tensors, read }, true);
+      await expect(
+        forgetting({ ...quick, checkpoint: path('misfit'), resume: true }),
+      ).rejects.toMatchObject({
+        exitCode: 6,
+        message: 'The checkpoint does not fit the model.',
+        detail: { where: expect.stringContaining(name) },
+      });
     }
     await expect(
       forgetting({ ...quick, checkpoint: path('none'), resume: true }),

@@ -100,6 +100,28 @@ test.each<[string, Parameters<typeof proto>[0]]>([
   });
 });
 
+test('linear layers of other outputs, and biases, do not count', async () => {
+  const { chosen, candidates } = await findSplits(
+    small({
+      initializer: [
+        weight('a', [16, 12]),
+        weight('b', [12, 10]),
+        weight('bias', [10]),
+        weight('c', [12, 9]),
+      ],
+      node: [
+        node('MatMul', ['x', 'a'], ['hidden']),
+        node('MatMul', ['hidden', 'b'], ['product']),
+        node('Add', ['product', 'bias'], ['y']),
+        node('MatMul', ['hidden', 'c'], ['other']),
+      ],
+      output: [value('y', ['n', 10]), value('other', ['n', 9])],
+    }),
+  );
+  expect(candidates.map(({ value: v }) => v)).toEqual(['hidden', 'product']);
+  expect(chosen.value).toBe('hidden');
+});
+
 test('networks: the pooled features of a ResNet, the last hidden layer of others', async () => {
   const resnet = await findSplits(await fixture('resnet8/resnet8.onnx'));
   expect(resnet.chosen).toMatchObject({ value: '/Flatten_output_0', width: 64 });

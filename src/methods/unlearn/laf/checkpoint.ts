@@ -6,7 +6,7 @@ import type { AdamState, Floats } from '../../../autodiff/optimizer.js';
 import type { Losses } from '../../../autodiff/training-loop.js';
 import { dataError } from '../../../errors.js';
 import { byName, type FloatTensor, openSafetensors, writeSafetensors } from '../safetensors.js';
-import type { VaeWeights } from './vae.js';
+import { initialWeights, type VaeSizes, type VaeWeights } from './vae.js';
 
 const FORMAT = 'resect.laf/1';
 
@@ -81,13 +81,15 @@ export async function writeState(path: string, state: RunState): Promise<void> {
 
 /**
  * Reads the state of a run that was asked for the same.
- * @param like the present values, whose names and lengths those of the state must have
+ * @param values the present ones, whose names and lengths those of the state must have
+ * @param sizes of the autoencoders
  * @throws dataError when the file is no such state, or is one of another run; ioError when it cannot be read
  */
 export async function readState(
   path: string,
   request: RunRequest,
-  like: ReadonlyMap<string, Floats>,
+  values: ReadonlyMap<string, Floats>,
+  sizes: VaeSizes,
 ): Promise<RunState> {
   const { metadata, tensors, read } = await openSafetensors(path);
   if (metadata.format !== FORMAT)
@@ -105,16 +107,9 @@ export async function readState(
     const group = groups.find((g) => name.startsWith(`${g}/`));
     if (group) parts[group].set(name.slice(group.length + 1), (await read(name)).slice());
   }
-  for (const [name, values] of like) {
-    const own = parts.values.get(name);
-    if (own?.length !== values.length || own.constructor !== values.constructor)
-      throw dataError('The checkpoint does not fit the model.', {
-        where: `${path}: tensor "values/${name}"`,
-        expected: `${values.length} values`,
-        got: own ? `${own.length}` : 'none',
-        hint: anew,
-      });
-  }
+  const vae = initialWeights(sizes, () => 0);
+  for (const group of groups)
+    refuseMisfit(path, group, parts[group], /vae/.test(group) ? vae : values);
   const moments = (loss: 'unlearning' | 'alignment'): AdamState => ({
     steps: state.steps[loss],
     first: parts[`${loss}.first`],
@@ -146,6 +141,24 @@ function parse(text: string | undefined, path: string): z.infer<typeof told> {
     got: parsed.error.issues[0].message,
     hint: anew,
   });
+}
+
+function refuseMisfit(
+  path: string,
+  group: Group,
+  got: ReadonlyMap<string, Floats>,
+  wanted: ReadonlyMap<string, Floats>,
+): void {
+  for (const [name, like] of wanted) {
+    const own = got.get(name);
+    if (own?.length === like.length && own.constructor === like.constructor) continue;
+    throw dataError('The checkpoint does not fit the model.', {
+      where: `${path}: tensor "${group}/${name}"`,
+      expected: `${like.length} values`,
+      got: own ? `${own.length}` : 'none',
+      hint: anew,
+    });
+  }
 }
 
 function refuseOther(path: string, wanted: RunRequest, got: RunRequest): void {

@@ -54,7 +54,7 @@ export async function runLaf(
   const sizes = vaeSizes(examples.representations.width, latent);
   const earlier =
     given.resume && checkpoint !== undefined
-      ? await readState(checkpoint, request, extractor.values)
+      ? await readState(checkpoint, request, extractor.values, sizes)
       : undefined;
   if (earlier) {
     if (earlier.epochs.length > wanted)

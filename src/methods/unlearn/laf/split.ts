@@ -1,14 +1,14 @@
 import { modelError, usageError } from '../../../errors.js';
 import { mainGraph } from '../../../graph/bodies.js';
 import { bottlenecks } from '../../../graph/bottlenecks.js';
-import { tensorType } from '../../../graph/build.js';
+import { Constants } from '../../../graph/constants.js';
 import { inlineFunctions } from '../../../graph/functions.js';
 import { Graph } from '../../../graph/graph.js';
 import { floatOutput, modelOutputs } from '../../../graph/interface.js';
 import { findLinearLayers } from '../../../graph/linear-layers.js';
 import { opName } from '../../../graph/nodes.js';
 import { findParameters } from '../../../graph/parameters.js';
-import { extractPart } from '../../../graph/segments.js';
+import { extractPart, rootNode } from '../../../graph/segments.js';
 import { topologicalOrder } from '../../../graph/topology.js';
 import {
   isFloat,
@@ -69,14 +69,14 @@ export async function findSplits(
     const wide = own.filter((d) => d > 1).length === 1;
     return wide && width >= widths.least && width <= widths.most ? width : undefined;
   };
+  const sideOf = parametersOfParts(proto);
   const necks = bottlenecks(main, output);
   const candidates = necks.flatMap((value): Split[] => {
     const width = vector(value);
     const producer = producers.get(value);
     if (width === undefined || !producer) return [];
-    const extractor = tensorsOf(extractPart(proto, [], [value]));
-    const behind = extractPart(proto, [{ name: value, type: tensorType(1) }], [output]);
-    const classifier = tensorsOf(behind);
+    const extractor = sideOf(extractPart(proto, [], [value]));
+    const classifier = sideOf(extractPart(proto, [{ name: value }], [output]));
     if (extractor.size === 0 || classifier.size === 0) return [];
     return [{ value, width, op: opName(producer), extractor, classifier }];
   });
@@ -88,7 +88,7 @@ export async function findSplits(
       hint: 'LAF works on representations; `resect unlearn ssd` needs none.',
     });
   }
-  if (wanted === undefined) return { candidates, chosen: byDefault(proto, candidates) };
+  if (wanted === undefined) return { candidates, chosen: byDefault(proto, output, candidates) };
   const named = main.node.find(({ name }) => name === wanted)?.output[0];
   const chosen = candidates.find(({ value }) => value === wanted || value === named);
   if (chosen) return { candidates, chosen };
@@ -105,22 +105,29 @@ export async function findSplits(
   });
 }
 
-/** What the last linear layer reads, or what comes closest before that. */
-function byDefault(proto: ModelProto, candidates: readonly Split[]): Split {
-  const graph = new Graph(proto);
-  const layers = new Set(findLinearLayers(graph).map(({ node }) => node));
-  const order = topologicalOrder(graph.root.graph);
+/** What the last linear layer on the way to the output reads, or what comes closest before that. */
+function byDefault(proto: ModelProto, output: string, candidates: readonly Split[]): Split {
+  const way = extractPart(proto, [], [output]);
+  const layers = new Set(findLinearLayers(new Graph(way)).map(({ node }) => node));
+  const order = topologicalOrder(mainGraph(way));
   const last = order.findLastIndex((node) => layers.has(node));
   const before = new Set(order.slice(0, Math.max(last, 0)).flatMap((node) => node.output));
   return candidates.findLast(({ value }) => before.has(value)) ?? candidates[candidates.length - 1];
 }
 
-const tensorsOf = (part: ModelProto): Set<TensorProto> =>
-  new Set(
-    findParameters(new Graph(part)).flatMap(({ tensor, skip }) =>
-      skip === undefined ? [tensor] : [],
-    ),
+/** Tells which of a model's parameters a part of it reads. */
+function parametersOfParts(proto: ModelProto): (part: ModelProto) => Set<TensorProto> {
+  const graph = new Graph(proto);
+  const constants = new Constants(graph);
+  const parameters = findParameters(graph, constants).flatMap(({ tensor, skip }) =>
+    skip === undefined ? [{ tensor, readers: constants.uses(tensor).map(rootNode) }] : [],
   );
+  return (part) => {
+    const nodes = new Set(mainGraph(part).node);
+    const read = parameters.filter(({ readers }) => readers.some((node) => nodes.has(node)));
+    return new Set(read.map(({ tensor }) => tensor));
+  };
+}
 
 type Shapes = Awaited<ReturnType<typeof exampleShapes>>['shapes'];
 
