@@ -7,15 +7,16 @@ export {
   type GradientOptions,
   type GradientStep,
   gradients,
+  type Reachable,
   type Target,
 } from './autodiff/gradients.js';
 export type { LossGraph } from './autodiff/loss-graph.js';
 export type { LossName } from './autodiff/losses.js';
-export { Adam, type Optimizer, Sgd } from './autodiff/optimizer.js';
+export { Adam, type AdamState, type Optimizer, Sgd } from './autodiff/optimizer.js';
 export { NoGradientError } from './autodiff/reverse.js';
 export { batchTarget } from './autodiff/targets.js';
 export { type TrainingOptions, train } from './autodiff/trainer.js';
-export { runEpochs, type TrainingLoop } from './autodiff/training-loop.js';
+export { type Losses, runEpochs, type TrainingLoop } from './autodiff/training-loop.js';
 export {
   type Batch,
   batches,
@@ -43,4 +44,4 @@ export * from './onnx/index.js';
 export { type EvaluationRequest, type EvaluationResult, evaluate } from './recipe/evaluation.js';
 export { type OperationRequest, type OperationResult, operate } from './recipe/operation.js';
 export { Session, withSession } from './runtime/session.js';
-export { SessionThread } from './runtime/session-thread.js';
+export { type Runnable, SessionThread } from './runtime/session-thread.js';

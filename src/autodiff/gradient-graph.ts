@@ -1,6 +1,6 @@
 import { tensorType } from '../graph/build.js';
-import { removeDeadNodes, topologicalOrder } from '../graph/topology.js';
-import { dtypeCode, type ModelProto } from '../onnx/index.js';
+import { dependencies, removeDeadNodes, topologicalOrder } from '../graph/topology.js';
+import { dtypeCode, type GraphProto, type ModelProto } from '../onnx/index.js';
 import { mul, reduceSum } from './emit.js';
 import { reverse } from './reverse.js';
 import { Tape, type TensorType } from './tape.js';
@@ -65,7 +65,17 @@ export async function gradientGraph(
     output: [...new Set([...outputs, ...gradients.values()])].map((name) => ({ name })),
   };
   removeDeadNodes(graph);
+  removeUnreadInputs(graph);
   return { model: { ...model, opsetImport: withContrib(model), graph }, gradients };
+}
+
+/** Drops, in place, inputs that nothing reads: they would have to be fed. */
+export function removeUnreadInputs(graph: GraphProto): void {
+  const read = new Set([
+    ...graph.node.flatMap(dependencies),
+    ...graph.output.map(({ name }) => name),
+  ]);
+  graph.input = graph.input.filter(({ name }) => read.has(name));
 }
 
 function withContrib({ opsetImport }: ModelProto): ModelProto['opsetImport'] {

@@ -9,7 +9,7 @@ import { type Feeds, Session } from '../runtime/session.js';
 import type { Runnable, SessionThread } from '../runtime/session-thread.js';
 import { classTarget, floatFeed, inputFeeds, weightFeed } from './feeds.js';
 import { foldConstants } from './fold.js';
-import { gradientGraph, type Head } from './gradient-graph.js';
+import { gradientGraph, type Head, removeUnreadInputs } from './gradient-graph.js';
 import { graphHead, type LossGraph, lossFeeds, withLossGraph } from './loss-graph.js';
 import {
   beforeActivation,
@@ -226,6 +226,7 @@ export class GradientModel {
       const forward = await folded(this.#copy.proto, feeds, [this.output]);
       const graph = { ...mainGraph(forward), output: [{ name: this.output }] };
       removeDeadNodes(graph);
+      removeUnreadInputs(graph);
       const session = await open({ ...forward, graph });
       return { session, gradients: new Map(), shape: [0, 0], source: '' };
     }
@@ -266,18 +267,24 @@ export class GradientModel {
     return feeds[batch.name].dims[0];
   }
 
-  async #step(runner: Runner, feeds: Feeds, given: Target): Promise<GradientStep> {
+  async #step(runner: Runner, feeds: Feeds, target: Target): Promise<GradientStep> {
     const { session, gradients: outputOf } = runner;
     const outputs = await session.run({
       ...this.#copy.weights,
       ...feeds,
-      ...this.#targetFeeds(runner, given),
+      ...this.#targetFeeds(runner, target),
     });
     const gradients = new Map<string, Floats>();
+    // Parameters that are added to each other have one gradient: whoever changes one must not change both.
+    const given = new Set<string>();
     for (const { name, copies } of this.#trained) {
       const parts = copies.flatMap((copy) => {
         const output = outputOf.get(copy);
-        return output === undefined ? [] : [outputs[output].data as Floats];
+        if (output === undefined) return [];
+        const data = outputs[output].data as Floats;
+        const own = given.has(output) ? data.slice() : data;
+        given.add(output);
+        return [own];
       });
       gradients.set(name, sum(parts, this.values.get(name) as Floats));
     }

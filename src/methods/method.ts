@@ -62,6 +62,8 @@ export interface Surgery<L extends LayerReport = LayerReport> {
   notes: string[];
   /** Multiply-accumulates of one example in the layers whose shapes are known, where they change. */
   macs?: { before: number; after: number };
+  /** Values of parameters that were left open, and depend on the model or the data. */
+  settled?: Record<string, unknown>;
   /** How training went, of methods that train. */
   training?: TrainingStage[];
 }
@@ -70,6 +72,8 @@ export interface Surgery<L extends LayerReport = LayerReport> {
 export interface TrainingStage {
   stage: string;
   epochs: readonly Readonly<Record<string, number>>[];
+  /** Wall time in this run. */
+  seconds: number;
 }
 
 /** What a method would do, as far as that can be told without data. */

@@ -146,9 +146,17 @@ const measured: Record<Task, readonly string[]> = {
  * Refuses gates on what will not be measured, before any work is done.
  * @throws {ResectError} exit 2
  */
-export function checkForgettingGates(gates: Gates, { forget, retain, test }: ForgettingData): void {
-  const kept = [retain, test].flatMap((set) => (set ? measured[set.task] : []));
-  checkMeasurable(gates, kept, measured[forget.task]);
+export function checkForgettingGates(
+  gates: Gates,
+  { task, forget, retain, test }: ForgettingData,
+): void {
+  const names = (set: TaskData | undefined) => {
+    if (!set) return [];
+    // Without classes there is none to agree on.
+    const classes = set.task !== 'none' || task === 'classification' || task === 'lm';
+    return measured[set.task].filter((name) => classes || !['agreement', 'kl'].includes(name));
+  };
+  checkMeasurable(gates, names(test ?? retain), names(forget));
 }
 
 export interface ForgettingOptions {

@@ -203,9 +203,10 @@ export async function operate<S extends z.ZodObject>(
       progress,
     }),
   );
+  const applied = { ...parameters, ...surgery.settled };
   const calibrationSha256 = calibData && (await hashFiles(calibData.files));
   const origin = provenance({
-    command: `${method.name} ${JSON.stringify({ ...parameters, ...choices(request) })}`,
+    command: `${method.name} ${JSON.stringify({ ...applied, ...choices(request) })}`,
     inputSha256,
     calibrationSha256,
     forgetSha256: sets && (await hashFiles(sets.forget.dataset.files)),
@@ -264,6 +265,7 @@ export async function operate<S extends z.ZodObject>(
   });
   return {
     ...shared,
+    parameters: applied,
     input: { ...shared.input, sha256: inputSha256 },
     ...(written && { output: { path: output, ...written } }),
     ...(calibration &&

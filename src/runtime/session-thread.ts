@@ -44,7 +44,10 @@ export class SessionThread {
       inputs,
       outputs,
       run: async (feeds, wanted = outputs.map(({ name }) => name)) => {
-        const answer = await this.#ask({ do: 'run', id, feeds, outputs: wanted });
+        const read = Object.fromEntries(
+          inputs.flatMap(({ name }) => (feeds[name] ? [[name, feeds[name]]] : [])),
+        );
+        const answer = await this.#ask({ do: 'run', id, feeds: read, outputs: wanted });
         return (answer as { results: Feeds }).results;
       },
       release: async () => {

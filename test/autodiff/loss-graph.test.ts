@@ -2,7 +2,7 @@ import { gradients } from '../../src/autodiff/gradients.js';
 import { alternatives, type LossGraph } from '../../src/autodiff/loss-graph.js';
 import { Adam } from '../../src/autodiff/optimizer.js';
 import { parseModel } from '../../src/onnx/index.js';
-import { floats, linear, node } from '../support/protos.js';
+import { floats, linear, node, weight } from '../support/protos.js';
 
 /** y [n, 4] = x [n, 8] w; L = Σ (y - t)², shown with y - t. */
 const squares = (more: Partial<LossGraph> = {}): LossGraph => ({
@@ -162,5 +162,23 @@ test('losses that take turns are each what it is alone', async () => {
     expect(Object.keys(got.shown)).toEqual(['own/error', 'other/cube']);
     await alone.release();
   }
+  await model.release();
+});
+
+test('no two parameters have one array of gradients', async () => {
+  const sum = parseModel(
+    linear({
+      node: [
+        node('Add', ['p', 'q'], ['pq']),
+        node('MatMul', ['x', 'w'], ['xw']),
+        node('Add', ['xw', 'pq'], ['y']),
+      ],
+      initializer: [weight('w', [8, 4]), weight('p', [4]), weight('q', [4])],
+    }),
+  );
+  const model = await gradients(sum, { loss: squares() });
+  const { gradients: g } = await model.run(feeds, { inputs });
+  expect(g.get('p')).toEqual(g.get('q'));
+  expect(g.get('p')).not.toBe(g.get('q'));
   await model.release();
 });

@@ -121,6 +121,8 @@ test('sets without labels are compared with what the model said before', async (
   expect(flat(told.stdout)).toMatch(/forget set taken for training data, by entropy/);
   const gated = ['--task', 'classification', '--min-forget', 'agreement=0.9'];
   expect((await blind('gated.onnx', ...gated)).code).toBe(4);
+  const unmeasured = ['--min-forget', 'agreement=0.9'];
+  expectCleanFailure(await blind('refused.onnx', ...unmeasured), 2, /was not measured/);
   for (const [flags, says] of [
     [['--supervised-repair'], /The repair takes labels/],
     [['--min-retain', '0.9'], /--min-retain watches the accuracy.*--max-shift/],
@@ -128,6 +130,15 @@ test('sets without labels are compared with what the model said before', async (
   ] as const)
     expectCleanFailure(await blind('refused.onnx', ...flags), 2, says);
   expect(existsSync(path('refused.onnx'))).toBe(false);
+});
+
+test('a checkpoint of another request is refused, though the data is the same file', async () => {
+  const state = path('of-class-0.safetensors');
+  await output([...laf('class-0.onnx'), '--checkpoint', state]);
+  const other = laf('class-1.onnx', '--checkpoint', state, '--resume').map((flag) =>
+    flag === 'label=0' ? 'label=1' : flag,
+  );
+  expectCleanFailure(await resect(other), 6, /of another run.*representations/);
 });
 
 test('an interrupted run goes on from its checkpoint, to the same bytes', async () => {
@@ -177,7 +188,13 @@ describe('what cannot be done is refused, and nothing is written', () => {
     return path('frozen.onnx');
   };
   test.each([
-    ['a batch that is fixed', frozen, [], 5, /batches of any size.*batch axis that is free/],
+    [
+      'a batch that is fixed',
+      frozen,
+      [],
+      5,
+      /batches of any size.*input "input".*\[4, 1, 28, 28\].*batch axis that is free/,
+    ],
     [
       'a place that is none',
       () => model,

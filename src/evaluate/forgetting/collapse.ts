@@ -1,8 +1,9 @@
 import type { Metrics } from '../metrics.js';
 import type { Forgetting, ForgettingMeasures } from './measure.js';
 
-/** A loss of this much accuracy or agreement on what was to be kept is no side effect any more. */
-const lostAccuracy = 0.1;
+/** A loss of this much of a share on what was to be kept is no side effect any more. */
+const lostShare = 0.1;
+const shares = { accuracy: 'accuracy', agreement: 'agreement with what it was' };
 
 /** Nor is it when one of these grows so many times. */
 const growth = 1.5;
@@ -10,14 +11,15 @@ const errors = { perplexity: 'perplexity', rmse: 'root mean squared error' };
 
 /** What has to be said of a result: that it forgot what was to be kept, or kept what was to be forgotten. */
 export function collapse({ before, after }: Forgetting): string[] {
-  const keptSet = after.testRetain ? 'testRetain' : after.test ? 'test' : 'retain';
-  const sets = new Set(['retain', keptSet] as const);
   const warnings: string[] = [];
-  const lost = largest(sets, (set) => drop(before[set], after[set]));
-  const what = [...sets].some((set) => before[set]?.accuracy !== undefined)
-    ? 'accuracy'
-    : 'agreement with what it was';
-  if (lost >= lostAccuracy) warnings.push(collapsed(`it lost ${points(lost)} of ${what}`));
+  const sets = keptSets(before, after);
+  for (const [metric, what] of Object.entries(shares)) {
+    const lost = largest(
+      sets,
+      (set) => (before[set]?.[metric] ?? Number.NaN) - (after[set]?.[metric] ?? Number.NaN),
+    );
+    if (lost >= lostShare) warnings.push(collapsed(`it lost ${points(lost)} of ${what}`));
+  }
   for (const [metric, name] of Object.entries(errors)) {
     const grown = largest(sets, (set) => ratio(metric, before[set], after[set]));
     if (grown > growth) warnings.push(collapsed(`its ${name} rose ${grown.toFixed(1)} times`));
@@ -31,8 +33,20 @@ export function collapse({ before, after }: Forgetting): string[] {
   return warnings;
 }
 
+type SetName = 'retain' | 'test' | 'testRetain';
+
+/**
+ * The sets of what was to be kept. A test set as a whole is one only where the labels of the forget set
+ * tell that it is not a request for classes: otherwise it may hold what was to be forgotten.
+ */
+function keptSets(before: ForgettingMeasures, after: ForgettingMeasures): Set<SetName> {
+  const labelled = before.forget.agreement === undefined && before.forget.cosine === undefined;
+  if (!labelled && before.retain) return new Set(['retain']);
+  return new Set(['retain', after.testRetain ? 'testRetain' : 'test']);
+}
+
 const collapsed = (what: string): string =>
-  `WARNING: the model COLLAPSED: ${what} on what was to be kept. Choose a larger alpha, or other settings`;
+  `WARNING: the model COLLAPSED: ${what} on what was to be kept. Choose gentler settings`;
 
 /** The largest of the numbers that were measured; NaN, which no limit is below, when none was. */
 function largest<T>(sets: Iterable<T>, of: (set: T) => number): number {

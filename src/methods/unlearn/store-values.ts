@@ -1,6 +1,12 @@
 import type { Floats } from '../../autodiff/optimizer.js';
 import { readParameter } from '../../autodiff/training-copy.js';
-import type { Model } from '../../onnx/index.js';
+import {
+  type DType,
+  decodeFloat32,
+  encodeFloat32,
+  type Model,
+  tensorInfo,
+} from '../../onnx/index.js';
 import { changedElements, editElements } from './edit.js';
 import type { PlannedParameter } from './layers.js';
 
@@ -13,9 +19,17 @@ export async function storeValues(
   for (const { parameter, report } of planned) {
     const after = values.get(parameter.name);
     if (!after || report.status === 'skipped') continue;
-    const edit = changedElements(await readParameter(model, parameter.tensor), after);
+    const before = await readParameter(model, parameter.tensor);
+    const edit = changedElements(before, asStored(after, tensorInfo(parameter.tensor).dtype));
     report.changed = edit.at.length;
     report.status = edit.at.length > 0 ? 'changed' : 'unchanged';
     if (edit.at.length > 0) editElements(model, parameter.tensor, edit);
   }
+}
+
+/** Values as a tensor will hold them: half precision is coarser than what was trained. */
+function asStored(values: Floats, dtype: DType): Floats {
+  const half = dtype === 'float16' || dtype === 'bfloat16';
+  if (!half || values instanceof Float64Array) return values;
+  return decodeFloat32(encodeFloat32(values, dtype), dtype, values.length);
 }

@@ -432,6 +432,18 @@ describe('sets without labels', () => {
     ]);
   });
 
+  test('a test set that may hold what was to be forgotten is no measure of collapse', () => {
+    const sides = (retain: number) =>
+      collapse({
+        task: 'classification',
+        samples: { forget: 1 },
+        before: { forget: { agreement: 1 }, retain: { agreement: 1 }, test: { accuracy: 0.9 } },
+        after: { forget: { agreement: 0 }, retain: { agreement: retain }, test: { accuracy: 0.7 } },
+      });
+    expect(sides(0.99)).toEqual([]);
+    expect(sides(0.5)).toEqual([expect.stringMatching(/COLLAPSED: it lost 50.0 points of agree/)]);
+  });
+
   test('nor is a loss that hardly rose', () => {
     const moved = (accuracy: number, loss: number) =>
       collapse({

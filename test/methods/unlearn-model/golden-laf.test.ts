@@ -46,6 +46,12 @@ const tensor = ({ values, width }: ReturnType<typeof rows>) => ({
   data: values,
 });
 
+/** A term that shows its distances. */
+const told = (side: keyof Pair, temperature: number) => {
+  const term = alignmentTerm(side, split, temperature);
+  return { ...term, shown: [term.distances] };
+};
+
 const keptCount = {
   [keptInput]: { dtype: 'float32' as const, dims: [], data: Float32Array.of(32) },
 };
@@ -217,8 +223,8 @@ test.each([
   for (const [name, own] of named(values('C2_student_params.npy'), order))
     model.values.get(name)?.set(own);
   const terms = {
-    kept: alignmentTerm('kept', split, temperature),
-    forgotten: alignmentTerm('forgotten', split, temperature),
+    kept: told('kept', temperature),
+    forgotten: told('forgotten', temperature),
   };
   const teacher = (file: string) => ({ [teacherInput]: tensor(rows(file)) });
   const {
@@ -284,7 +290,7 @@ test.each(['D_1ep', 'D_1ep_scaled_lr'] as const)('five pairs of steps: %s', asyn
       expect(model.values.get(own)).toEqual(original.get(own));
 });
 
-test('repair: five steps of the classifier', async () => {
+test('gradients of the classifier: five steps of a repair', async () => {
   const { lr, changed } = golden.R_repair_1ep;
   const classifier = model.with({
     output: undefined,

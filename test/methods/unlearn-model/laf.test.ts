@@ -112,7 +112,7 @@ describe('whole runs reach what those of the authors reached', () => {
     expect(left).toBeGreaterThanOrEqual(band[0]);
     expect(left).toBeLessThanOrEqual(band[1]);
     expect(await accuracy(model, where(all, others))).toBeGreaterThanOrEqual(remain_train_min);
-    expect(notes.join()).toMatch(/WARNING: so few may forget little: .*--epochs 77/);
+    expect(notes.join()).toMatch(/WARNING: so few may forget little; .*--epochs 77/);
   });
 });
 
@@ -147,7 +147,9 @@ test('forget sets smaller than a batch, of one example', async () => {
   const { forget, retain } = sets(10);
   const one = { ...forget!, indices: forget!.indices.slice(0, 1) };
   const { notes, layers } = await forgetting(quick, { forget: one, retain });
-  expect(notes.join()).toMatch(/3 pairs of steps .* So few may forget little: .*--epochs 250/);
+  expect(notes.join()).toMatch(
+    /3 pairs of steps .* WARNING: so few may forget little; .*--epochs 250/,
+  );
   expect(Object.keys(changedOf(layers))).toHaveLength(6);
 });
 
@@ -180,7 +182,6 @@ describe('the repair', () => {
     const read = new Set<number>();
     const { forget, retain } = sets(10);
     const { dataset } = retain!;
-    // Representations are computed first: what is read in the repair are labels, too.
     let repairing = false;
     const watched: TaskData = {
       ...retain!,
@@ -196,8 +197,9 @@ describe('the repair', () => {
     await forgetting(given, {
       forget,
       retain: watched,
-      progress: (stage) => {
-        repairing = stage === 'repair';
+      // The last pair of steps is made: what is read from here on is read by the repair.
+      progress: (stage, done, total) => {
+        repairing = stage === 'repair' || (stage === 'unlearn' && done === total);
       },
     });
     expect(read.size).toBeLessThanOrEqual(12);
@@ -206,6 +208,26 @@ describe('the repair', () => {
       detail: { expected: 'at most 357' },
     });
   });
+});
+
+test('what a repair cannot do is told before anything is done', async () => {
+  const progress = (stage: string) => {
+    if (stage !== 'representations') throw new Error(`work was done: ${stage}`);
+  };
+  const { forget, retain } = sets(10);
+  for (const [given, context, exitCode] of [
+    [{ supervisedRepair: true }, { selects: (name: string) => !name.startsWith('fc2') }, 5],
+    [
+      { supervisedRepair: true },
+      { retain: { ...retain!, dataset: { ...retain!.dataset, label: () => 12 } } },
+      6,
+    ],
+    [{ repairLabels: 5 }, {}, 2],
+    [{ repairEpochs: 5 }, {}, 2],
+  ] as const)
+    await expect(
+      forgetting({ ...quick, ...given }, { forget, retain, progress, ...context }),
+    ).rejects.toMatchObject({ exitCode });
 });
 
 describe('what harms is taken back', () => {
@@ -230,6 +252,11 @@ describe('what harms is taken back', () => {
     expect(notes.join()).toMatch(/taken back: accuracy on the retain set fell to/);
     expect(await accuracy(model, sets(10).retain!)).toBeGreaterThanOrEqual(85);
     await expect(forgetting({ ...quick, minRetain: 0.999 })).rejects.toMatchObject({
+      exitCode: 2,
+      message: expect.stringMatching(/asks for more than the model has/),
+    });
+    const ruin = { ...quick, unlearnRate: 0.1, maxShift: 2, minRetain: 0.8 };
+    await expect(forgetting(ruin)).rejects.toMatchObject({
       exitCode: 5,
       message: expect.stringMatching(/first epoch does harm/),
     });
@@ -243,6 +270,11 @@ describe('what harms is taken back', () => {
     expect({ exitCode, message }).toEqual({ exitCode: 5, message: 'Training diverged.' });
     expect(detail.got).toMatch(/NaN at step \d/);
     expect(detail.hint).toMatch(/--unlearn-rate and --align-rate/);
+    // The last step of all is seen, too.
+    const one = { ...sets(10).forget!, indices: sets(10).forget!.indices.slice(0, 1) };
+    await expect(
+      forgetting({ ...quick, epochs: 1, alignRate: 1e30 }, { ...sets(10), forget: one }),
+    ).rejects.toMatchObject({ exitCode: 5 });
     await expect(forgetting({ ...quick, vaeRate: 1e30 })).rejects.toMatchObject({
       detail: { hint: expect.stringMatching(/--vae-rate/) },
     });
@@ -254,7 +286,6 @@ describe('checkpoints', () => {
 
   test('a run that goes on from one ends as an uninterrupted one', async () => {
     const checkpoint = path('state');
-    // The rates follow from the number of epochs unless they are given.
     const given = { vaeEpochs: 2, unlearnRate: 2e-4, alignRate: 4e-4, supervisedRepair: true };
     const whole = await forgetting({ ...given, epochs: 5 });
     const interrupted = forgetting(
@@ -271,7 +302,9 @@ describe('checkpoints', () => {
     const resumed = await forgetting({ ...given, epochs: 5, checkpoint, resume: true });
     expect(resumed.notes.join()).toMatch(/resumed after epoch 3/);
     expect(await valuesOf(resumed.model)).toEqual(await valuesOf(whole.model));
-    expect(resumed.training).toEqual(whole.training);
+    const epochsOf = (run: typeof whole) =>
+      run.training?.map(({ stage, epochs }) => [stage, epochs]);
+    expect(epochsOf(resumed)).toEqual(epochsOf(whole));
 
     // More epochs of the same run.
     const longer = await forgetting({ ...given, epochs: 7, checkpoint, resume: true });
@@ -285,6 +318,25 @@ describe('checkpoints', () => {
     expect(await valuesOf(done.model)).toEqual(await valuesOf(atOnce.model));
   });
 
+  test('rates that were not given are those that it was begun with', async () => {
+    const checkpoint = path('rates');
+    // Of 80 pairs an epoch: 20 epochs would raise the rates by 2.35, 40 by less.
+    const retain = { ...sets(1).retain!, indices: sets(1).retain!.indices.slice(0, 400) };
+    const given = { vaeEpochs: 1, batchSize: 5 };
+    await forgetting({ ...given, epochs: 1, checkpoint }, { ...sets(1), retain });
+    const goesOn = forgetting(
+      { ...given, epochs: 60, checkpoint, resume: true },
+      {
+        ...sets(1),
+        retain,
+        progress: (stage, done) => {
+          if (stage === 'unlearn' && done > 85) throw new Error('it went on');
+        },
+      },
+    );
+    await expect(goesOn).rejects.toThrow('it went on');
+  });
+
   test('of another run, damaged or missing: refused', async () => {
     const checkpoint = path('other');
     await forgetting({ ...quick, checkpoint });
@@ -294,7 +346,8 @@ describe('checkpoints', () => {
       [{ unlearnRate: 1e-3 }, sets(10), 'unlearn-rate 0.001'],
       [{ split: '/fc2/fc2.0/Gemm_output_0' }, sets(10), /^model |^split /],
       [{}, { ...sets(10), seed: 1 }, 'seed 1'],
-      [{}, { forget, retain: forget }, /^retain /],
+      [{}, { forget, retain: forget }, /^representations /],
+      [{}, { forget: retain, retain: forget }, /^representations /],
     ] as const)
       await expect(
         forgetting({ ...quick, ...given, checkpoint, resume: true }, context),
@@ -353,7 +406,6 @@ describe('checkpoints', () => {
       detail: { expected: '--checkpoint FILE' },
     });
     expect(existsSync(path('none'))).toBe(false);
-    expect(retain).toBeDefined();
   });
 });
 

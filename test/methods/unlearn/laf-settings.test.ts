@@ -28,18 +28,32 @@ test('fewer steps raise them by as much, up to four times', () => {
   expect(short.note).toBe(
     '260 pairs of steps at rates 0.0002 and 0.0004: the published ones times 4, as published runs have 3760 steps',
   );
-  expect(settled({}, 1e5, 2).note).toMatch(/So few may forget little: .* --epochs 125, or/);
+  expect(settled({}, 1e5, 2).note).toMatch(
+    /WARNING: so few may forget little; .* --epochs 125, or/,
+  );
 });
 
 test('what is given is taken as it is', () => {
   const own = { unlearnRate: 1e-3, alignRate: 2e-3, epochs: 5, latent: 3 };
   expect(settled(own, 11e6, 10)).toMatchObject(own);
   expect(settled(own, 11e6, 10).note).toBe(
-    '50 pairs of steps at rates 0.001 and 0.002. WARNING: so few may forget little: if so, try --epochs 100, or higher rates',
+    '50 pairs of steps at rates 0.001 and 0.002. WARNING: so few may forget little; if so, try --epochs 25, or higher rates',
   );
   // One of two: the other is raised.
   expect(settled({ unlearnRate: 1e-3 }, 1e5, 13)).toMatchObject({
     unlearnRate: 1e-3,
     alignRate: 4e-4,
+    note: '260 pairs of steps at rates 0.001 and 0.0004',
   });
+});
+
+test('a run that goes on keeps what was settled', () => {
+  const earlier = { 'unlearn-rate': 7e-5, 'align-rate': 9e-5, latent: 5 };
+  expect(settle(parameters.parse({}), 1e5, 13, earlier)).toMatchObject({
+    unlearnRate: 7e-5,
+    alignRate: 9e-5,
+    latent: 5,
+  });
+  const given = parameters.parse({ latent: 6, alignRate: 1e-3 });
+  expect(settle(given, 1e5, 13, earlier)).toMatchObject({ latent: 6, alignRate: 1e-3 });
 });

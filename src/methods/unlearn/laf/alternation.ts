@@ -1,16 +1,9 @@
-import type { GradientModel, GradientStep } from '../../../autodiff/gradients.js';
+import type { GradientModel } from '../../../autodiff/gradients.js';
 import { type Alternatives, alternatives } from '../../../autodiff/loss-graph.js';
 import { Adam, type AdamState, type Floats } from '../../../autodiff/optimizer.js';
 import type { Feeds } from '../../../runtime/session.js';
 import { SessionThread } from '../../../runtime/session-thread.js';
-import {
-  type AlignmentTerm,
-  alignmentTerm,
-  keptInput,
-  noiseInput,
-  teacherInput,
-  unlearningTerm,
-} from './losses.js';
+import { alignmentTerm, keptInput, noiseInput, teacherInput, unlearningTerm } from './losses.js';
 import { asTensor, countOf, type Rows } from './rows.js';
 import type { VaeSizes, VaeWeights } from './vae.js';
 
@@ -30,15 +23,12 @@ export interface Pair {
   forgotten: SideBatch;
 }
 
-export interface PairLosses {
+export type PairLosses = {
   /** Of the values before the step. */
   unlearning: number;
   /** After the first step, before the second. */
   alignment: number;
-  /** Mean 1 - cos between representations and those of the original, after the first step. */
-  keptShift: number;
-  forgottenShift: number;
-}
+};
 
 export interface AlternationOptions {
   /** The value with the representations. */
@@ -59,7 +49,6 @@ type LossName = 'unlearning' | 'alignment';
 interface Side {
   model: GradientModel;
   take: Alternatives<LossName>['take'];
-  distances: AlignmentTerm['distances'];
 }
 
 /**
@@ -86,13 +75,13 @@ export class Alternation {
     this.#values = model.values;
     this.#thread = threads > 1 ? new SessionThread() : undefined;
     const side = (name: keyof Pair, vae: VaeWeights, thread?: SessionThread): Side => {
-      const alignment = alignmentTerm(name, split, temperature);
-      const unlearning = unlearningTerm(name, split, sizes, vae);
-      const loss = alternatives({ unlearning, alignment });
+      const loss = alternatives({
+        unlearning: unlearningTerm(name, split, sizes, vae),
+        alignment: alignmentTerm(name, split, temperature),
+      });
       return {
         model: model.with({ loss, threads: Math.max(1, Math.floor(threads / 2)), thread }),
         take: loss.take,
-        distances: alignment.distances,
       };
     };
     this.#kept = side('kept', vaes.all);
@@ -108,23 +97,14 @@ export class Alternation {
    * @throws {ResectError} exit 6 when the batch does not fit the model
    */
   async step(pair: Pair): Promise<PairLosses> {
-    const unlearning = await this.#descend('unlearning', pair);
-    const alignment = await this.#descend('alignment', pair);
-    const shift = ({ shown }: GradientStep, { distances }: Side) =>
-      average(shown[distances].data as Float64Array);
     return {
-      unlearning: unlearning.kept.loss + unlearning.forgotten.loss,
-      alignment: alignment.kept.loss + alignment.forgotten.loss,
-      keptShift: shift(alignment.kept, this.#kept),
-      forgottenShift: shift(alignment.forgotten, this.#forgotten),
+      unlearning: await this.#descend('unlearning', pair),
+      alignment: await this.#descend('alignment', pair),
     };
   }
 
-  /** One step down a loss. */
-  async #descend(
-    loss: LossName,
-    pair: Pair,
-  ): Promise<{ kept: GradientStep; forgotten: GradientStep }> {
+  /** One step down a loss. @returns the loss before it */
+  async #descend(loss: LossName, pair: Pair): Promise<number> {
     const count = {
       dtype: 'float32' as const,
       dims: [],
@@ -149,14 +129,14 @@ export class Alternation {
       for (let i = 0; i < gradient.length; i++) gradient[i] += other[i];
     }
     this.optimizers[loss].step(this.#values, kept.gradients);
-    return { kept, forgotten };
+    return kept.loss + forgotten.loss;
   }
 
   async release(): Promise<void> {
-    for (const { model } of [this.#kept, this.#forgotten]) await model.release();
-    await this.#thread?.close();
+    try {
+      for (const { model } of [this.#kept, this.#forgotten]) await model.release();
+    } finally {
+      await this.#thread?.close();
+    }
   }
 }
-
-const average = (values: Float64Array): number =>
-  values.reduce((sum, value) => sum + value, 0) / values.length;

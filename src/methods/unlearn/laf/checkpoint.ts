@@ -4,7 +4,7 @@
 import { z } from 'zod';
 import type { AdamState, Floats } from '../../../autodiff/optimizer.js';
 import type { Losses } from '../../../autodiff/training-loop.js';
-import { dataError } from '../../../errors.js';
+import { dataError, usageError } from '../../../errors.js';
 import { byName, type FloatTensor, openSafetensors, writeSafetensors } from '../safetensors.js';
 import { initialWeights, type VaeSizes, type VaeWeights } from './vae.js';
 
@@ -49,19 +49,11 @@ type Group = (typeof groups)[number];
  * @throws ioError when it cannot be written
  */
 export async function writeState(path: string, state: RunState): Promise<void> {
-  const { request, epochs, vaes, vaeLosses, values, optimizers } = state;
-  const { unlearning, alignment } = optimizers;
-  const parts: Record<Group, ReadonlyMap<string, Floats>> = {
-    values,
-    'vaes.all': vaes.all,
-    'vaes.forgotten': vaes.forgotten,
-    'unlearning.first': unlearning.first,
-    'unlearning.second': unlearning.second,
-    'alignment.first': alignment.first,
-    'alignment.second': alignment.second,
-  };
-  const stored = new Map(
-    groups.flatMap((group) => [...parts[group]].map(([name, own]) => [`${group}/${name}`, own])),
+  const { request, epochs, vaeLosses, optimizers } = state;
+  const stored = new Map<string, Floats>(
+    partsOf(state).flatMap(([group, part]) =>
+      [...part].map(([name, own]) => [`${group}/${name}`, own] as const),
+    ),
   );
   const tensors = [...stored].map(
     ([name, own]): FloatTensor => ({
@@ -70,7 +62,10 @@ export async function writeState(path: string, state: RunState): Promise<void> {
       shape: [own.length],
     }),
   );
-  const steps = { unlearning: unlearning.steps, alignment: alignment.steps };
+  const steps = {
+    unlearning: optimizers.unlearning.steps,
+    alignment: optimizers.alignment.steps,
+  };
   const metadata = {
     format: FORMAT,
     state: JSON.stringify({ request, epochs, vaeLosses, steps }),
@@ -80,17 +75,10 @@ export async function writeState(path: string, state: RunState): Promise<void> {
 }
 
 /**
- * Reads the state of a run that was asked for the same.
- * @param values the present ones, whose names and lengths those of the state must have
- * @param sizes of the autoencoders
- * @throws dataError when the file is no such state, or is one of another run; ioError when it cannot be read
+ * Reads a state; whose it is, `checkState` tells.
+ * @throws dataError when the file is no state; ioError when it cannot be read
  */
-export async function readState(
-  path: string,
-  request: RunRequest,
-  values: ReadonlyMap<string, Floats>,
-  sizes: VaeSizes,
-): Promise<RunState> {
+export async function readState(path: string): Promise<RunState> {
   const { metadata, tensors, read } = await openSafetensors(path);
   if (metadata.format !== FORMAT)
     throw dataError('The file is no checkpoint of unlearn laf.', {
@@ -100,16 +88,13 @@ export async function readState(
       hint: anew,
     });
   const state = parse(metadata.state, path);
-  refuseOther(path, request, state.request);
-  const parts: Record<string, Map<string, Floats>> = {};
-  for (const group of groups) parts[group] = new Map();
+  const parts = Object.fromEntries(
+    groups.map((group) => [group, new Map<string, Floats>()]),
+  ) as Record<Group, Map<string, Floats>>;
   for (const { name } of tensors) {
     const group = groups.find((g) => name.startsWith(`${g}/`));
     if (group) parts[group].set(name.slice(group.length + 1), (await read(name)).slice());
   }
-  const vae = initialWeights(sizes, () => 0);
-  for (const group of groups)
-    refuseMisfit(path, group, parts[group], /vae/.test(group) ? vae : values);
   const moments = (loss: 'unlearning' | 'alignment'): AdamState => ({
     steps: state.steps[loss],
     first: parts[`${loss}.first`],
@@ -124,6 +109,59 @@ export async function readState(
     optimizers: { unlearning: moments('unlearning'), alignment: moments('alignment') },
   };
 }
+
+/**
+ * Refuses a state that a run cannot go on from.
+ * @param request what the run is asked for
+ * @param values the present ones, whose names and lengths those of the state must have
+ * @param sizes of the autoencoders
+ * @throws dataError when it is of another run, or does not fit; usageError when it has gone further
+ */
+export function checkState(
+  path: string,
+  state: RunState,
+  request: RunRequest,
+  {
+    values,
+    sizes,
+    epochs,
+  }: { values: ReadonlyMap<string, Floats>; sizes: VaeSizes; epochs: number },
+): void {
+  for (const [key, value] of Object.entries(request)) {
+    if (state.request[key] === value) continue;
+    throw dataError('The checkpoint is of another run.', {
+      where: path,
+      expected: `${key} ${value}`,
+      got: `${state.request[key] ?? 'none'}`,
+      hint: `Give the same model, data and options. ${anew}`,
+    });
+  }
+  if (state.epochs.length > epochs)
+    throw usageError('The checkpoint has more epochs than are asked for.', {
+      where: path,
+      expected: `at most ${epochs}`,
+      got: `${state.epochs.length}`,
+      hint: `Raise --epochs. ${anew}`,
+    });
+  const vae = initialWeights(sizes, () => 0);
+  for (const [group, part] of partsOf(state))
+    refuseMisfit(path, group, part, /^vae/.test(group) ? vae : values);
+}
+
+/** The tensors of a state, in groups. */
+const partsOf = ({
+  values,
+  vaes,
+  optimizers,
+}: RunState): [Group, ReadonlyMap<string, Floats>][] => [
+  ['values', values],
+  ['vaes.all', vaes.all],
+  ['vaes.forgotten', vaes.forgotten],
+  ['unlearning.first', optimizers.unlearning.first],
+  ['unlearning.second', optimizers.unlearning.second],
+  ['alignment.first', optimizers.alignment.first],
+  ['alignment.second', optimizers.alignment.second],
+];
 
 const anew = 'Leave out --resume to begin anew.';
 
@@ -157,18 +195,6 @@ function refuseMisfit(
       expected: `${like.length} values`,
       got: own ? `${own.length}` : 'none',
       hint: anew,
-    });
-  }
-}
-
-function refuseOther(path: string, wanted: RunRequest, got: RunRequest): void {
-  for (const [key, value] of Object.entries(wanted)) {
-    if (got[key] === value) continue;
-    throw dataError('The checkpoint is of another run.', {
-      where: path,
-      expected: `${key} ${value}`,
-      got: `${got[key] ?? 'none'}`,
-      hint: `Give the same model, data and options. ${anew}`,
     });
   }
 }

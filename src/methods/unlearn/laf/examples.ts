@@ -4,6 +4,8 @@ import {
   batches,
   concat,
   type Dataset,
+  type Example,
+  type InputSpec,
   normal,
   shuffled,
   uniformFor,
@@ -12,6 +14,7 @@ import { dataError, modelError } from '../../../errors.js';
 import { remembered } from '../../../evaluate/forgetting/remembered.js';
 import type { TaskData } from '../../method.js';
 import type { Pair, SideBatch } from './alternation.js';
+import { shortest } from './losses.js';
 import { drawRows, pick, type Rows } from './rows.js';
 
 /** The kept examples and then those to forget, with their representations in the original. */
@@ -39,24 +42,20 @@ export async function embed(
 ): Promise<Examples> {
   const dataset = remembered(concat(retain.dataset, forget.dataset));
   const indices = [...retain.indices, ...forget.indices.map((i) => i + retain.dataset.length)];
+  refuseFixedBatch(await dataset.example(indices[0]), extractor.inputs);
   const values = new Float32Array(indices.length * width);
   for (let at = 0; at < indices.length; at += size) {
     const some = indices.slice(at, at + size);
-    const batch = await oneBatch(dataset, some, extractor);
-    const { data, dims } = await extractor.predict(batch.feeds);
-    if (
-      batch.size !== some.length ||
-      dims[0] !== some.length ||
-      data.length !== some.length * width
-    )
-      throw modelError('The model does not take examples in batches of any size.', {
+    const rows = await representationsOf(extractor, dataset, some);
+    if (rows.length !== some.length * width)
+      throw modelError('The model does not put out a representation for each example.', {
         where: `value "${extractor.output}"`,
-        expected: `[${some.length}, ${width}] for ${some.length} examples`,
-        got: `[${dims.join(', ')}] for ${batch.size}`,
-        hint: 'Export it with a batch axis that is free.',
+        expected: `${some.length} x ${width} numbers`,
+        got: `${rows.length}`,
+        hint: 'Choose another --split, or export the model with a batch axis that is free.',
       });
-    values.set(Float32Array.from(data as Float32Array), at * width);
-    progress(at + some.length, indices.length);
+    values.set(rows, at * width);
+    progress(Math.min(at + size, indices.length), indices.length);
   }
   const odd = values.findIndex((value) => !Number.isFinite(value));
   if (odd >= 0)
@@ -67,7 +66,67 @@ export async function embed(
   return { dataset, indices, kept: retain.indices.length, representations: { values, width } };
 }
 
-async function oneBatch(
+/** Kept examples and those to forget run together in any number: the batch must be free. */
+function refuseFixedBatch({ inputs }: Example, specs: readonly InputSpec[]): void {
+  for (const { name, dims } of specs) {
+    const item = inputs[name];
+    if (!item || (item.dims.length < dims.length && typeof dims[0] === 'string')) continue;
+    throw modelError('The model does not take examples in batches of any size.', {
+      where: `input "${name}"`,
+      expected: 'a batch axis that is free',
+      got: `[${dims.map((dim) => (typeof dim === 'number' ? dim : dim || '?')).join(', ')}]`,
+      hint: 'Export it with a batch axis that is free.',
+    });
+  }
+}
+
+async function representationsOf(
+  extractor: GradientModel,
+  dataset: Dataset,
+  indices: readonly number[],
+): Promise<Float32Array> {
+  const { feeds } = await oneBatch(dataset, indices, extractor);
+  return Float32Array.from((await extractor.predict(feeds)).data as Float32Array);
+}
+
+/**
+ * How far representations have turned from those of the original: the mean of 1 - cos. Those without a
+ * direction do not count; NaN where one is no number any more.
+ * @param at positions of the examples to look at
+ */
+export async function shiftOf(
+  extractor: GradientModel,
+  { dataset, indices, representations }: Examples,
+  at: readonly number[],
+  size: number,
+): Promise<number> {
+  const { width } = representations;
+  let [sum, count] = [0, 0];
+  for (let k = 0; k < at.length; k += size) {
+    const some = at.slice(k, k + size);
+    const now = await representationsOf(
+      extractor,
+      dataset,
+      some.map((i) => indices[i]),
+    );
+    const before = pick(representations, some).values;
+    for (let row = 0; row < now.length; row += width) {
+      let [ab, aa, bb] = [0, 0, 0];
+      for (let i = row; i < row + width; i++) {
+        ab += now[i] * before[i];
+        aa += now[i] ** 2;
+        bb += before[i] ** 2;
+      }
+      if (Math.min(aa, bb) <= shortest ** 2) continue;
+      sum += 1 - ab / Math.sqrt(aa * bb);
+      count++;
+    }
+  }
+  return count > 0 ? sum / count : 0;
+}
+
+/** These examples as one batch. */
+export async function oneBatch(
   dataset: Dataset,
   indices: readonly number[],
   model: GradientModel,

@@ -2,25 +2,32 @@ import { createHash } from 'node:crypto';
 import { type GradientModel, gradients } from '../../../autodiff/gradients.js';
 import { taskLoss } from '../../../autodiff/targets.js';
 import { showLosses } from '../../../autodiff/training-loop.js';
-import { hashFiles, sampleIndices } from '../../../data/index.js';
-import { modelError, usageError } from '../../../errors.js';
+import { sampleIndices, type Task } from '../../../data/index.js';
+import { dataError, modelError, usageError } from '../../../errors.js';
 import { accuracyOf } from '../../../evaluate/forgetting/accuracy.js';
-import { remembered } from '../../../evaluate/forgetting/remembered.js';
 import { ofScores } from '../../../evaluate/forgetting/task-gradients.js';
 import type { Model } from '../../../onnx/index.js';
 import type { Context, Surgery, TaskData, TrainingStage } from '../../method.js';
 import { isClassRequest, needForget, needRetain } from '../data.js';
-import { planParameters, refuseQuantized, skipUnreachable, type UnlearnLayer } from '../layers.js';
+import {
+  type PlannedParameter,
+  planParameters,
+  refuseQuantized,
+  skipUnreachable,
+  type UnlearnLayer,
+} from '../layers.js';
 import { parametersHash } from '../parameters-hash.js';
+import { show } from '../show.js';
 import { storeValues } from '../store-values.js';
-import type { RunRequest } from './checkpoint.js';
-import { type Examples, embed, pairs, pairsPerEpoch } from './examples.js';
+import { checkState, type RunRequest, readState } from './checkpoint.js';
+import { type Examples, embed, oneBatch, pairsPerEpoch } from './examples.js';
 import type { LafParameters } from './parameters.js';
 import { repair } from './repair.js';
 import { runLaf } from './run.js';
 import { type LafSettings, settle } from './settings.js';
 import { skipBehind } from './sides.js';
 import { countElements, findSplits, otherOutputs, type Split, splitNotes } from './split.js';
+import { vaeSizes } from './vae.js';
 
 /** Kept examples that accuracy is watched on, at most. */
 const watched = 1000;
@@ -68,35 +75,55 @@ export async function forgetRepresentations(
     const examples = await embed(all, retain, forget, { width, size }, (done, total) =>
       context.progress('representations', done, total),
     );
-    const settings = settle(given, countElements(extractor), pairsPerEpoch(examples, size));
-    const first = await firstFeeds(all, examples, size);
-    const { model: trained, unreachable } = await all.reachable(first);
-    view(trained);
-    skipUnreachable(planned, unreachable);
-    const scores = view(whole.with({ output: undefined }));
-    const { epochs, vaeLosses, notes } = await runLaf(
+    const { feeds } = await oneBatch(examples.dataset, examples.indices.slice(0, size), all);
+    const reached = await all.reachable(feeds);
+    // Made only to see what is reached; what is needed again is made again.
+    await all.release();
+    const trained = view(reached.model);
+    skipUnreachable(planned, reached.unreachable);
+    const classifier = given.supervisedRepair
+      ? await openClassifier(whole, splits.chosen, retain, planned)
+      : undefined;
+    if (classifier) view(classifier);
+
+    const perEpoch = pairsPerEpoch(examples, size);
+    const { checkpoint } = given;
+    const earlier =
+      given.resume && checkpoint !== undefined ? await readState(checkpoint) : undefined;
+    const settings = settle(given, countElements(extractor), perEpoch, earlier?.request);
+    const { epochs, latent, unlearnRate, alignRate } = settings;
+    const request = await requestOf(model, settings, examples, trained, context.seed);
+    if (earlier && checkpoint !== undefined)
+      checkState(checkpoint, earlier, request, {
+        values: trained.values,
+        sizes: vaeSizes(width, latent),
+        epochs,
+      });
+    const run = await runLaf(
       trained,
       examples,
       {
         given: settings,
         split: value,
-        request: await requestOf(model, settings, context, trained, value),
+        request,
+        earlier,
         ...(given.minRetain !== undefined && {
-          retainAccuracy: accuracyWatch(scores, retain, context.seed),
+          retainAccuracy: accuracyWatch(
+            view(whole.with({ output: undefined })),
+            examples,
+            retain.task,
+            context.seed,
+          ),
         }),
       },
       context,
     );
-    const training: TrainingStage[] = [
-      stage('autoencoder of all examples', vaeLosses.all),
-      stage('autoencoder of the forget set', vaeLosses.forgotten),
-      { stage: 'unlearning', epochs },
-    ];
-    if (given.supervisedRepair) {
-      const losses = await repairClassifier(whole, splits.chosen, given, context);
-      training.push(stage('repair', losses));
-      const last = losses.length - 1;
-      notes.push(`repair: loss ${show(losses[0])} -> ${show(losses[last])}`);
+    const { training, notes } = run;
+    if (classifier) {
+      const repaired = await repairClassifier(classifier, given, context);
+      training.push(repaired);
+      const [first, last] = [repaired.epochs[0], repaired.epochs[repaired.epochs.length - 1]];
+      notes.push(`repair: loss ${show(first.loss)} -> ${show(last.loss)}`);
       if (isClassRequest(forget, retain))
         notes.push(
           'the classifier was trained without the forgotten classes: it hides them, whatever the representations still tell',
@@ -107,6 +134,7 @@ export async function forgetRepresentations(
       layers: planned.map(({ report }) => report),
       changedTensors: [...model.edits.keys()].map((t) => t.name ?? ''),
       notes: [splitNotes(splits)[0], ...notes, ...sideEffects(model, splits.chosen)],
+      settled: { split: value, epochs, latent, unlearnRate, alignRate },
       training,
     };
   } finally {
@@ -114,34 +142,66 @@ export async function forgetRepresentations(
   }
 }
 
-/** LAF+R: trains what stands behind the split alone. @returns the mean loss of each epoch */
-async function repairClassifier(
+/**
+ * The model by what stands behind the split alone, under the loss of the task.
+ * @throws {ResectError} exit 5 when nothing there may be changed, exit 6 for labels that are no classes of
+ *   the model
+ */
+async function openClassifier(
   whole: GradientModel,
   { extractor, classifier }: Split,
-  given: LafParameters,
-  context: Context,
-): Promise<number[]> {
-  const [forget, retain] = [needForget(context.forget), needRetain(context.retain)];
+  retain: TaskData,
+  planned: readonly PlannedParameter[],
+): Promise<GradientModel> {
   const behind = whole.with({
     output: undefined,
     loss: taskLoss(retain.task),
     parameters: ({ tensor }) => classifier.has(tensor) && !extractor.has(tensor),
   });
   if (behind.parameters.length === 0) throw nothingToChange('behind the split');
-  const trained = retain.task === 'classification' ? await ofScores(behind, retain) : behind;
+  const { dataset, indices } = retain;
+  const { feeds } = await oneBatch(dataset, indices.slice(0, 1), behind);
+  const { model, unreachable } = await behind.reachable(feeds);
+  skipUnreachable(planned, unreachable);
   try {
-    return await repair(trained, retain, {
-      epochs: given.repairEpochs,
-      rate: given.repairRate,
-      batchSize: given.batchSize,
-      labels: given.repairLabels,
-      forgetBatches: Math.ceil(forget.indices.length / given.batchSize),
-      seed: context.seed,
-      progress: (done, total, loss) => context.progress('repair', done, total, showLosses(loss)),
-    });
-  } finally {
-    await trained.release();
+    if (retain.task !== 'classification') return model;
+    const [, classes] = await model.rows(feeds);
+    const odd = indices.find((i) => (dataset.label?.(i) ?? 0) >= classes);
+    if (odd !== undefined)
+      throw dataError('A label is no class of the model.', {
+        where: `${dataset.path}, example ${odd}`,
+        expected: `0 to ${classes - 1}`,
+        got: `${dataset.label?.(odd)}`,
+      });
+    return await ofScores(model, retain);
+  } catch (error) {
+    await model.release();
+    throw error;
   }
+}
+
+/** LAF+R. */
+async function repairClassifier(
+  classifier: GradientModel,
+  given: LafParameters,
+  context: Context,
+): Promise<TrainingStage> {
+  const [forget, retain] = [needForget(context.forget), needRetain(context.retain)];
+  const start = performance.now();
+  const losses = await repair(classifier, retain, {
+    epochs: given.repairEpochs,
+    rate: given.repairRate,
+    batchSize: given.batchSize,
+    labels: given.repairLabels,
+    forgetBatches: Math.ceil(forget.indices.length / given.batchSize),
+    seed: context.seed,
+    progress: (done, total, loss) => context.progress('repair', done, total, showLosses(loss)),
+  });
+  return {
+    stage: 'repair',
+    epochs: losses.map((loss) => ({ loss })),
+    seconds: (performance.now() - start) / 1000,
+  };
 }
 
 /** Refuses what looks at labels where there are none, before any work is done. */
@@ -171,43 +231,34 @@ function refuseUnlabelled(
     });
 }
 
-async function firstFeeds(model: GradientModel, examples: Examples, size: number) {
-  for await (const { kept } of pairs(model, examples, { size, latent: 1, seed: 0, epoch: 0 }))
-    return kept.feeds;
-  throw new Error('two sets of examples make a pair');
-}
-
 /** The accuracy on some of the retain set, the same at each call. */
-function accuracyWatch(scores: GradientModel, retain: TaskData, seed: number) {
-  const picks = sampleIndices(retain.indices.length, watched, seed);
-  const some = {
-    ...retain,
-    dataset: remembered(retain.dataset),
-    indices: picks.map((i) => retain.indices[i]),
-  };
-  return () => accuracyOf(scores, some);
+function accuracyWatch(scores: GradientModel, examples: Examples, task: Task, seed: number) {
+  const { dataset, indices, kept } = examples;
+  const some = sampleIndices(kept, watched, seed).map((i) => indices[i]);
+  return () => accuracyOf(scores, { dataset, indices: some, task });
 }
 
 /** What the course of a run depends on, but for where it ends. */
 async function requestOf(
   model: Model,
-  { temperature, latent, vaeEpochs, vaeRate, batchSize, unlearnRate, alignRate }: LafSettings,
-  { forget, retain, seed }: Context,
-  { parameters }: GradientModel,
-  split: string,
+  settings: LafSettings,
+  { representations, kept }: Examples,
+  { parameters, output }: GradientModel,
+  seed: number,
 ): Promise<RunRequest> {
-  const set = async ({ dataset, indices }: TaskData) => {
-    const which = createHash('sha256').update(indices.join()).digest('hex');
-    return `${await hashFiles(dataset.files)} ${which}`;
-  };
+  const { temperature, latent, vaeEpochs, vaeRate, batchSize, unlearnRate, alignRate } = settings;
+  const { buffer, byteOffset, byteLength } = representations.values;
   return {
+    split: output,
     model: await parametersHash(
       model,
       parameters.map(({ tensor }) => tensor),
     ),
-    forget: await set(needForget(forget)),
-    retain: await set(needRetain(retain)),
-    split,
+    // They tell all that examples and the rest of the model are.
+    representations: createHash('sha256')
+      .update(new Uint8Array(buffer, byteOffset, byteLength))
+      .digest('hex'),
+    kept,
     seed,
     temperature,
     latent,
@@ -220,25 +271,20 @@ async function requestOf(
 }
 
 /** What else changes with the representations. */
-function sideEffects(model: Model, { extractor, classifier }: Split): string[] {
-  const others = otherOutputs(model);
-  const tied = [...extractor].filter((tensor) => classifier.has(tensor)).map(({ name }) => name);
+function sideEffects(model: Model, split: Split): string[] {
+  const others = otherOutputs(model, split);
+  const tied = [...split.extractor].filter(
+    (tensor) => split.classifier.has(tensor) && model.edits.has(tensor),
+  );
   return [
     ...(others.length > 0 ? [`other outputs may have changed as well: ${others.join(', ')}`] : []),
     ...(tied.length > 0
       ? [
-          `WARNING: the classifier has changed, too: it shares ${tied.join(', ')} with the extractor`,
+          `WARNING: the classifier has changed, too: it shares ${tied.map(({ name }) => name).join(', ')} with the extractor`,
         ]
       : []),
   ];
 }
-
-const stage = (name: string, losses: readonly number[]): TrainingStage => ({
-  stage: name,
-  epochs: losses.map((loss) => ({ loss })),
-});
-
-const show = (value: number): string => String(Number(value.toPrecision(3)));
 
 const nothingToChange = (where: string) =>
   modelError(`The model has no parameter ${where} that may be changed.`, {

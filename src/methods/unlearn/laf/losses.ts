@@ -21,7 +21,7 @@ export const teacherInput = 'resect/teacher';
 export const keptInput = 'resect/kept';
 
 /** Shorter representations have no direction. */
-const least = 1e-6;
+export const shortest = 1e-6;
 
 /**
  * Σ φ(M) for kept examples, -Σ φ(M) for those to forget, with φ(M) = exp(M / (M + 1)) of the error
@@ -50,7 +50,7 @@ export function unlearningTerm(
   };
 }
 
-/** A term of the alignment loss, and the name of the distances [examples] that it shows. */
+/** A term of the alignment loss, and the name of its distances [examples]. */
 export interface AlignmentTerm extends LossGraph {
   distances: string;
 }
@@ -59,7 +59,7 @@ export interface AlignmentTerm extends LossGraph {
  * Σ d for kept examples, - kept · log Σ exp(d / temperature) for those to forget, with
  * d = 1 - cos(e, e of the original): kept representations are to point where they pointed, the others
  * elsewhere. Computed in float64, as d is a small difference at first. Representations without a direction
- * are left out: d = 1, no gradient.
+ * are left out of either sum.
  * @param value that holds the representations
  */
 export function alignmentTerm(
@@ -74,28 +74,27 @@ export function alignmentTerm(
   const [own, other] = [dot(e, e), dot(teacher, teacher)];
   const norms = mul(t, plus(t, own, 1e-12, e), plus(t, other, 1e-12, e));
   const cosine = div(t, dot(e, teacher), t.emit('Sqrt', [norms]));
-  const long = (square: string) => t.emit('Greater', [square, t.scalar(least ** 2, e)]);
+  const long = (square: string) => t.emit('Greater', [square, t.scalar(shortest ** 2, e)]);
   const directed = t.emit('And', [long(own), long(other)]);
-  const distances = minus(t, 1, where(t, directed, cosine, t.scalar(0, e)), e);
+  const zero = t.scalar(0, e);
+  const distances = where(t, directed, minus(t, 1, cosine, e), zero);
+  // d is at most 2: taken off before exp, it keeps that from overflowing.
+  const exponents = scale(t, plus(t, distances, -2, e), 1 / temperature, e);
+  const terms = where(t, directed, t.emit('Exp', [exponents]), zero);
+  const total = t.emit('Max', [reduceSum(t, terms, [0], false), t.scalar(Number.MIN_VALUE, e)]);
+  const logSumExp = plus(t, t.emit('Log', [total]), 2 / temperature, e);
   const loss =
     side === 'kept'
       ? reduceSum(t, distances, [0], false)
-      : neg(t, mul(t, wide(keptInput), logSumExp(t, distances, temperature, e)));
+      : neg(t, mul(t, wide(keptInput), logSumExp));
   return {
     nodes: t.nodes,
     initializers: t.initializers,
     inputs: side === 'kept' ? [teacherInput] : [teacherInput, keptInput],
     loss,
     distances,
-    shown: [distances],
+    shown: [],
   };
-}
-
-/** log Σ exp(d / temperature) of distances, which are at most 2: taken off before, that keeps exp from overflowing. */
-function logSumExp(t: Tape, distances: string, temperature: number, like: string): string {
-  const shifted = scale(t, plus(t, distances, -2, like), 1 / temperature, like);
-  const total = reduceSum(t, t.emit('Exp', [shifted]), [0], false);
-  return plus(t, t.emit('Log', [total]), 2 / temperature, like);
 }
 
 /** A tape whose names meet none of a model or of the other loss, and representations [examples, width]. */

@@ -44,7 +44,12 @@ export const laf: Method<typeof parameters, UnlearnLayer> = {
   },
 };
 
-function refuseContradictions({ checkpoint, resume }: LafParameters): void {
+function refuseContradictions({ checkpoint, resume, ...given }: LafParameters): void {
   if (resume && checkpoint === undefined)
     throw usageError('--resume goes on from a checkpoint.', { expected: '--checkpoint FILE' });
+  const { supervisedRepair, repairLabels, repairEpochs, repairRate } = given;
+  if (!supervisedRepair && (repairLabels ?? repairEpochs ?? repairRate) !== undefined)
+    throw usageError('There is no repair to choose labels, epochs or a rate for.', {
+      expected: '--supervised-repair',
+    });
 }

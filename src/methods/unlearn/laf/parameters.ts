@@ -80,8 +80,12 @@ export const parameters = z.object({
     .min(1)
     .optional()
     .describe('labels that the repair may look at, drawn with --seed (default: all)'),
-  repairEpochs: z.int().min(1).default(5).describe('passes of the repair'),
-  repairRate: z.number().positive().default(1e-3).describe("Adam's rate for the repair"),
+  repairEpochs: z.int().min(1).optional().describe('passes of the repair (default 5)'),
+  repairRate: z
+    .number()
+    .positive()
+    .optional()
+    .describe("Adam's rate for the repair (default 0.001)"),
   checkpoint: z
     .string()
     .min(1)

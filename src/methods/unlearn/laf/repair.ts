@@ -6,8 +6,10 @@ import { batches, sampleIndices, shuffled, uniformFor } from '../../../data/inde
 import type { TaskData } from '../../method.js';
 
 export interface RepairOptions {
-  epochs: number;
-  rate: number;
+  /** Default 5. */
+  epochs?: number;
+  /** Default 0.001. */
+  rate?: number;
   batchSize: number;
   /** Labels to look at, at most. */
   labels?: number;
@@ -26,7 +28,7 @@ export interface RepairOptions {
 export async function repair(
   classifier: GradientModel,
   retain: TaskData,
-  { epochs, rate, batchSize, labels, forgetBatches, seed, progress }: RepairOptions,
+  { epochs = 5, rate = 1e-3, batchSize, labels, forgetBatches, seed, progress }: RepairOptions,
 ): Promise<number[]> {
   const picks = sampleIndices(retain.indices.length, labels, seed);
   const labelled = picks.map((i) => retain.indices[i]);

@@ -6,11 +6,13 @@ import {
   runEpochs,
   showLosses,
 } from '../../../autodiff/training-loop.js';
+import { sampleIndices } from '../../../data/index.js';
 import { modelError, usageError } from '../../../errors.js';
-import type { Context } from '../../method.js';
+import type { Context, TrainingStage } from '../../method.js';
+import { show } from '../show.js';
 import { Alternation } from './alternation.js';
-import { type RunRequest, type RunState, readState, writeState } from './checkpoint.js';
-import { type Examples, pairs, pairsPerEpoch } from './examples.js';
+import { type RunRequest, type RunState, writeState } from './checkpoint.js';
+import { type Examples, pairs, pairsPerEpoch, shiftOf } from './examples.js';
 import type { LafSettings } from './settings.js';
 import { trainVae } from './train-vae.js';
 import { type VaeSizes, vaeSizes } from './vae.js';
@@ -20,17 +22,22 @@ export interface RunOptions {
   given: LafSettings;
   /** The value with the representations. */
   split: string;
-  /** What a checkpoint must have been asked for. */
+  /** What it is kept under in a checkpoint. */
   request: RunRequest;
+  /** The state of an earlier run that this one goes on from. */
+  earlier?: RunState;
   /** Accuracy on kept examples, with the present values; absent where nobody asks for it. */
   retainAccuracy?: () => Promise<number>;
 }
 
+interface Sides<T> {
+  all: T;
+  forgotten: T;
+}
+
 /** What became of a run. */
 export interface RunResult {
-  /** Means of the epochs that were made. */
-  epochs: readonly Losses[];
-  vaeLosses: RunState['vaeLosses'];
+  training: TrainingStage[];
   notes: string[];
 }
 
@@ -38,13 +45,13 @@ export interface RunResult {
  * Trains the autoencoders, then the extractor in pairs of steps, epoch by epoch, and keeps the state on
  * disk where a checkpoint is asked for. An epoch that harms what is kept is taken back, and ends the run.
  * @param extractor by the parameters to train, which are changed in place
- * @throws {ResectError} exit 5 when it diverges, or when the first epoch does harm already; exit 6 for a
- *   checkpoint of another run, exit 2 for one that has gone further
+ * @throws {ResectError} exit 5 when it diverges, or when the first epoch does harm already; exit 2 for a
+ *   --min-retain that the model does not have to begin with
  */
 export async function runLaf(
   extractor: GradientModel,
   examples: Examples,
-  { given, split, request, retainAccuracy }: RunOptions,
+  { given, split, request, earlier, retainAccuracy }: RunOptions,
   context: Context,
 ): Promise<RunResult> {
   const { batchSize, latent, temperature, checkpoint, epochs: wanted } = given;
@@ -52,40 +59,34 @@ export async function runLaf(
   const rates = { unlearning: given.unlearnRate, alignment: given.alignRate };
   const notes = [given.note];
   const sizes = vaeSizes(examples.representations.width, latent);
-  const earlier =
-    given.resume && checkpoint !== undefined
-      ? await readState(checkpoint, request, extractor.values, sizes)
-      : undefined;
   if (earlier) {
-    if (earlier.epochs.length > wanted)
-      throw usageError('The checkpoint has more epochs than are asked for.', {
-        where: checkpoint,
-        expected: `at most ${wanted}`,
-        got: `${earlier.epochs.length}`,
-        hint: 'Raise --epochs, or leave out --resume to begin anew.',
-      });
     for (const [name, values] of earlier.values) extractor.values.get(name)?.set(values);
     notes.push(`resumed after epoch ${earlier.epochs.length}`);
-  }
-  const { vaes, vaeLosses } = earlier ?? (await trainVaes(examples, sizes, given, context));
+  } else await refuseTooMuch(given, retainAccuracy);
+  const { vaes, vaeLosses, seconds } = {
+    seconds: { all: 0, forgotten: 0 },
+    ...(earlier ?? (await trainVaes(examples, sizes, given, context))),
+  };
   notes.push(
     `autoencoders: loss ${change(vaeLosses.all)} on all examples, ${change(vaeLosses.forgotten)} on the forget set`,
   );
 
+  const epochs = [...(earlier?.epochs ?? [])];
+  let lastGood = copyOf(extractor.values);
+  const shifts = shiftsOf(extractor, examples, batchSize, context.seed);
   const alternation = new Alternation(
     extractor,
     { split, sizes, vaes, rates, temperature, threads: context.threads },
     earlier?.optimizers,
   );
-  const epochs = [...(earlier?.epochs ?? [])];
-  let lastGood = copyOf(extractor.values);
+  const start = performance.now();
   try {
     await runEpochs({
       epochs: wanted,
       made: epochs.length,
       batches: (epoch) =>
         pairs(extractor, examples, { size: batchSize, latent, seed: context.seed, epoch }),
-      step: async (pair) => ({ ...(await alternation.step(pair)) }),
+      step: (pair) => alternation.step(pair),
       afterStep: (step, losses) => {
         const at = (earlier?.epochs.length ?? 0) * perEpoch + step;
         refuseDivergence(
@@ -98,7 +99,9 @@ export async function runLaf(
         context.progress('unlearn', at, wanted * perEpoch, shown);
         return false;
       },
-      async afterEpoch(epoch, means) {
+      async afterEpoch(epoch, losses) {
+        const means = { ...losses, ...(await shifts()) };
+        refuseDivergence(means, `after epoch ${epoch + 1}`, advice);
         const harm = await harmOf(means, given, retainAccuracy);
         if (harm !== undefined) {
           if (epochs.length === 0) throw harmful(harm);
@@ -131,7 +134,19 @@ export async function runLaf(
     `losses by epoch: unlearning ${change(of('unlearning'))}, alignment ${change(of('alignment'))}`,
     `representations turned by ${show(epochs[epochs.length - 1].keptShift)} (kept) and ${show(epochs[epochs.length - 1].forgottenShift)} (to forget), mean 1 - cos`,
   );
-  return { epochs, vaeLosses, notes };
+  const vae = (of: string, losses: readonly number[], took: number): TrainingStage => ({
+    stage: `autoencoder of ${of}`,
+    epochs: losses.map((loss) => ({ loss })),
+    seconds: took,
+  });
+  return {
+    training: [
+      vae('all examples', vaeLosses.all, seconds.all),
+      vae('the forget set', vaeLosses.forgotten, seconds.forgotten),
+      { stage: 'unlearning', epochs, seconds: (performance.now() - start) / 1000 },
+    ],
+    notes,
+  };
 }
 
 async function trainVaes(
@@ -139,10 +154,11 @@ async function trainVaes(
   sizes: VaeSizes,
   { vaeEpochs, vaeRate, batchSize }: LafSettings,
   { seed, progress }: Context,
-): Promise<Pick<RunState, 'vaes' | 'vaeLosses'>> {
+): Promise<Pick<RunState, 'vaes' | 'vaeLosses'> & { seconds: Sides<number> }> {
   const { values, width } = representations;
-  const one = (name: string, rows: Float32Array) =>
-    trainVae({ values: rows, width }, sizes, {
+  const one = async (name: string, rows: Float32Array) => {
+    const start = performance.now();
+    const trained = await trainVae({ values: rows, width }, sizes, {
       epochs: vaeEpochs,
       rate: vaeRate,
       batchSize,
@@ -151,13 +167,44 @@ async function trainVaes(
       progress: (done, total, losses) =>
         progress(`autoencoder of ${name}`, done, total, showLosses(losses)),
     });
+    return { ...trained, seconds: (performance.now() - start) / 1000 };
+  };
   // As the authors do: that of the data that is kept sees all.
   const all = await one('all examples', values);
   const forgotten = await one('the forget set', values.subarray(kept * width));
   return {
     vaes: { all: all.weights, forgotten: forgotten.weights },
     vaeLosses: { all: all.losses, forgotten: forgotten.losses },
+    seconds: { all: all.seconds, forgotten: forgotten.seconds },
   };
+}
+
+/** Examples of a side that are looked at, after each epoch, for how far representations have turned. */
+const lookedAt = 256;
+
+/** Measures how far representations have turned, of the same examples at each call. */
+function shiftsOf(extractor: GradientModel, examples: Examples, size: number, seed: number) {
+  const { indices, kept } = examples;
+  const own = sampleIndices(kept, lookedAt, seed);
+  const others = sampleIndices(indices.length - kept, lookedAt, seed).map((i) => kept + i);
+  return async () => ({
+    keptShift: await shiftOf(extractor, examples, own, size),
+    forgottenShift: await shiftOf(extractor, examples, others, size),
+  });
+}
+
+/** Refuses to watch for more accuracy than the model has before anything is forgotten. */
+async function refuseTooMuch(
+  { minRetain }: LafSettings,
+  retainAccuracy: RunOptions['retainAccuracy'],
+): Promise<void> {
+  if (minRetain === undefined || !retainAccuracy) return;
+  const accuracy = await retainAccuracy();
+  if (accuracy < minRetain)
+    throw usageError('--min-retain asks for more than the model has.', {
+      expected: `at most ${show(accuracy)}, its accuracy on the retain set`,
+      got: `${minRetain}`,
+    });
 }
 
 /** What an epoch did to what is kept, where that is more than may be. */
@@ -175,6 +222,8 @@ async function harmOf(
     : `accuracy on the retain set fell to ${(100 * accuracy).toFixed(1)} % (--min-retain ${minRetain})`;
 }
 
+const advice = 'Choose smaller --unlearn-rate and --align-rate.';
+
 const harmful = (harm: string) =>
   modelError('The first epoch does harm already: there is nothing to go back to.', {
     got: harm,
@@ -186,5 +235,3 @@ const copyOf = (values: ReadonlyMap<string, Floats>): Map<string, Floats> =>
 
 const change = (losses: readonly number[]): string =>
   `${show(losses[0])} -> ${show(losses[losses.length - 1])}`;
-
-const show = (value: number): string => String(Number(value.toPrecision(3)));

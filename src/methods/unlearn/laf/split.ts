@@ -1,6 +1,6 @@
 import { modelError, usageError } from '../../../errors.js';
 import { mainGraph } from '../../../graph/bodies.js';
-import { bottlenecks } from '../../../graph/bottlenecks.js';
+import { bottlenecks, nodesTo } from '../../../graph/bottlenecks.js';
 import { Constants } from '../../../graph/constants.js';
 import { inlineFunctions } from '../../../graph/functions.js';
 import { Graph } from '../../../graph/graph.js';
@@ -8,12 +8,13 @@ import { floatOutput, modelOutputs } from '../../../graph/interface.js';
 import { findLinearLayers } from '../../../graph/linear-layers.js';
 import { opName } from '../../../graph/nodes.js';
 import { findParameters } from '../../../graph/parameters.js';
-import { extractPart, rootNode } from '../../../graph/segments.js';
+import { rootNode } from '../../../graph/segments.js';
 import { topologicalOrder } from '../../../graph/topology.js';
 import {
   isFloat,
   type Model,
   type ModelProto,
+  type NodeProto,
   type TensorProto,
   tensorInfo,
 } from '../../../onnx/index.js';
@@ -69,14 +70,14 @@ export async function findSplits(
     const wide = own.filter((d) => d > 1).length === 1;
     return wide && width >= widths.least && width <= widths.most ? width : undefined;
   };
-  const sideOf = parametersOfParts(proto);
+  const read = parametersReadBy(proto);
   const necks = bottlenecks(main, output);
   const candidates = necks.flatMap((value): Split[] => {
     const width = vector(value);
     const producer = producers.get(value);
     if (width === undefined || !producer) return [];
-    const extractor = sideOf(extractPart(proto, [], [value]));
-    const classifier = sideOf(extractPart(proto, [{ name: value }], [output]));
+    const extractor = read(nodesTo(main, value));
+    const classifier = read(nodesTo(main, output, value));
     if (extractor.size === 0 || classifier.size === 0) return [];
     return [{ value, width, op: opName(producer), extractor, classifier }];
   });
@@ -107,26 +108,27 @@ export async function findSplits(
 
 /** What the last linear layer on the way to the output reads, or what comes closest before that. */
 function byDefault(proto: ModelProto, output: string, candidates: readonly Split[]): Split {
-  const way = extractPart(proto, [], [output]);
-  const layers = new Set(findLinearLayers(new Graph(way)).map(({ node }) => node));
-  const order = topologicalOrder(mainGraph(way));
-  const last = order.findLastIndex((node) => layers.has(node));
+  const way = nodesTo(mainGraph(proto), output);
+  const layers = new Set(findLinearLayers(new Graph(proto)).map(({ node }) => node));
+  const order = topologicalOrder(mainGraph(proto));
+  const last = order.findLastIndex((node) => layers.has(node) && way.has(node));
   const before = new Set(order.slice(0, Math.max(last, 0)).flatMap((node) => node.output));
   return candidates.findLast(({ value }) => before.has(value)) ?? candidates[candidates.length - 1];
 }
 
-/** Tells which of a model's parameters a part of it reads. */
-function parametersOfParts(proto: ModelProto): (part: ModelProto) => Set<TensorProto> {
+/** Tells which of a model's parameters some nodes of its main graph read. */
+function parametersReadBy(proto: ModelProto): (nodes: ReadonlySet<NodeProto>) => Set<TensorProto> {
   const graph = new Graph(proto);
   const constants = new Constants(graph);
   const parameters = findParameters(graph, constants).flatMap(({ tensor, skip }) =>
     skip === undefined ? [{ tensor, readers: constants.uses(tensor).map(rootNode) }] : [],
   );
-  return (part) => {
-    const nodes = new Set(mainGraph(part).node);
-    const read = parameters.filter(({ readers }) => readers.some((node) => nodes.has(node)));
-    return new Set(read.map(({ tensor }) => tensor));
-  };
+  return (nodes) =>
+    new Set(
+      parameters.flatMap(({ tensor, readers }) =>
+        readers.some((node) => nodes.has(node)) ? [tensor] : [],
+      ),
+    );
 }
 
 type Shapes = Awaited<ReturnType<typeof exampleShapes>>['shapes'];
@@ -151,8 +153,14 @@ export function splitNotes({ candidates, chosen }: Splits): string[] {
   ];
 }
 
-/** Outputs besides the one that is cut to, which read the extractor, too: they change with it. */
-export function otherOutputs(model: Model): string[] {
-  const main = floatOutput(model.proto);
-  return modelOutputs(model.proto).flatMap(({ name }) => (name === main ? [] : [name]));
+/** Outputs besides the one that is cut to which the extractor has an influence on: they change with it. */
+export function otherOutputs(model: Model, { extractor }: Split): string[] {
+  const proto = inlineFunctions(model.proto);
+  const output = floatOutput(proto);
+  const read = parametersReadBy(proto);
+  return modelOutputs(proto).flatMap(({ name }) =>
+    name !== output && [...read(nodesTo(mainGraph(proto), name))].some((t) => extractor.has(t))
+      ? [name]
+      : [],
+  );
 }

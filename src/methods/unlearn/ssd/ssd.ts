@@ -10,6 +10,7 @@ import { fullSet, isClassRequest, needForget, type Order } from '../data.js';
 import { changedElements, editElements } from '../edit.js';
 import { type PlannedParameter, skipUnreachable, type UnlearnLayer } from '../layers.js';
 import { parametersHash } from '../parameters-hash.js';
+import { show } from '../show.js';
 import { type NamedPairs, refuseSearch, searchAlpha } from './alpha-search.js';
 import { type Dampening, dampen } from './dampen.js';
 import { computeImportances, type ImportanceOptions } from './importance.js';
@@ -294,5 +295,3 @@ const ratioNote = (
   full: ImportanceStore,
 ): string =>
   `ratio of importances, forget set to all data: ${quantiles(statistics)}; all data over forget set: ${show(full.metadata.samples / forget.metadata.samples)}`;
-
-const show = (value: number): string => String(Number(value.toPrecision(3)));
