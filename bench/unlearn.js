@@ -2,7 +2,7 @@
  * What unlearning forgets, keeps and costs: every class of fixture A against a network retrained without
  * it, 100 random images, images with wrong labels, and planted sentences of a language model.
  *
- *   npm run build && node bench/unlearn.js [--part classes|baselines|random|mislabelled|sentences]
+ *   npm run build && node bench/unlearn.js [--part classes|laf|baselines|random|mislabelled|sentences]
  *
  * Every row is one run of the command. CPU seconds are of the whole process, without --relearn.
  */
@@ -104,6 +104,26 @@ async function classes() {
   return ['## Forgetting a class, each of the ten', table(rows)];
 }
 
+/** What to do where LAF turns representations away and the classifier still knows them. */
+async function lafVariants() {
+  const rows = [];
+  for (let label = 0; label < 10; label++) {
+    const reference = ['--reference', twin(`class-${label}`)];
+    const args = [...images.forget, '--where', `label=${label}`, ...images.data, ...reference];
+    for (const [name, method] of [
+      ['temperature 5', ['laf', '--temperature', 5]],
+      ['temperature 2', ['laf', '--temperature', 2]],
+      ['LAF+R, all labels', ['laf', '--supervised-repair']],
+    ]) {
+      const { cpu, result } = await unlearn(method, images.model, args, { relearn: false });
+      const { before, after } = result.comparison.forgetting;
+      if (name === 'temperature 5') rows.push(imageRow(`${label}: before`, before));
+      rows.push(imageRow(`${label}: ${name}`, after, cpu));
+    }
+  }
+  return ['## LAF at other temperatures, and repaired: each of the ten classes', table(rows)];
+}
+
 const everyMethod = [
   ['SSD, alpha auto', ['ssd', '--alpha', 'auto']],
   ['SSD, alpha 10', ['ssd', '--alpha', 10]],
@@ -199,6 +219,7 @@ async function sentences() {
 
 const parts = {
   classes,
+  laf: lafVariants,
   baselines: () => against('## Class 3, every method', ['--where', 'label=3'], twin('class-3')),
   random: () =>
     against(

@@ -10,7 +10,8 @@ const growth = 1.5;
 const errors = { perplexity: 'perplexity', rmse: 'root mean squared error' };
 
 /** What has to be said of a result: that it forgot what was to be kept, or kept what was to be forgotten. */
-export function collapse({ before, after }: Forgetting): string[] {
+export function collapse(forgetting: Forgetting): string[] {
+  const { before, after } = forgetting;
   const warnings: string[] = [];
   const sets = keptSets(before, after);
   for (const [metric, what] of Object.entries(shares)) {
@@ -26,7 +27,7 @@ export function collapse({ before, after }: Forgetting): string[] {
   }
   if (isKnown(before, after))
     warnings.push('WARNING: nothing was forgotten: the forget set is known as well as before');
-  else if (isUnmoved(before, after))
+  else if (isUnmoved(forgetting))
     warnings.push(
       'WARNING: no measurable change: what the model says of the forget set is hardly another than before',
     );
@@ -54,10 +55,6 @@ function largest<T>(sets: Iterable<T>, of: (set: T) => number): number {
   return values.length > 0 ? Math.max(...values) : Number.NaN;
 }
 
-/** Of accuracy or, where there are no labels, of agreement with the model before. */
-const drop = (before: Metrics = {}, after: Metrics = {}): number =>
-  (before.accuracy ?? before.agreement) - (after.accuracy ?? after.agreement);
-
 /** A model that puts out NaN has lost everything. */
 const ratio = (metric: string, before: Metrics = {}, after: Metrics = {}): number =>
   Number.isNaN(after[metric]) ? Number.POSITIVE_INFINITY : after[metric] / before[metric];
@@ -67,11 +64,14 @@ function isKnown(before: ForgettingMeasures, after: ForgettingMeasures): boolean
   return error(after.forget) <= error(before.forget);
 }
 
-/** Less than a point of accuracy or agreement (or outputs that point the same way, within as much), and a loss that is less than a twentieth larger. */
-function isUnmoved({ forget: before }: ForgettingMeasures, { forget: after }: ForgettingMeasures) {
-  const lost = drop(before, after);
-  const same = (Number.isNaN(lost) ? before.cosine - after.cosine : lost) < 0.01;
-  return same && (before.loss === undefined || after.loss < 1.05 * before.loss);
+/**
+ * Less than a point of accuracy or agreement, or outputs that point the same way within as much; but for a
+ * request for whole classes, a loss that rose by a twentieth counts as well.
+ */
+function isUnmoved({ classes, before: { forget: before }, after: { forget: after } }: Forgetting) {
+  const measure = ['accuracy', 'agreement', 'cosine'].find((name) => before[name] !== undefined);
+  if (measure === undefined || before[measure] - after[measure] >= 0.01) return false;
+  return classes !== undefined || before.loss === undefined || after.loss < 1.05 * before.loss;
 }
 
 const points = (share: number): string => `${(100 * share).toFixed(1)} points`;
