@@ -39,11 +39,13 @@ def networks(case):
     class Cnn(nn.Module):
         def __init__(self):
             super().__init__()
-            self.conv1, self.conv2 = nn.Sequential(nn.Conv2d(1, 8, 5)), nn.Sequential(nn.Conv2d(8, 16, 5))
+            self.conv1 = nn.Sequential(nn.Conv2d(1, 8, 5, padding=2))
+            self.conv2 = nn.Sequential(nn.Conv2d(8, 16, 5, padding=2))
             self.fc1, self.pool = nn.Linear(144, 64), nn.MaxPool2d(2)
 
         def forward(self, x):
-            return self.fc1(self.pool(self.conv2(self.pool(self.conv1(x).relu())).relu()).flatten(1))
+            x = self.pool(self.conv1(x).relu())
+            return self.fc1(self.pool(self.pool(self.conv2(x).relu())).flatten(1))
 
     net = Cnn()
     weights = onnx.load(ROOT / "fixtures" / "golden" / "laf" / "laf.onnx").graph.initializer
