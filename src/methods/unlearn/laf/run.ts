@@ -54,11 +54,8 @@ export async function runLaf(
   { given, split, request, earlier, retainAccuracy }: RunOptions,
   context: Context,
 ): Promise<RunResult> {
-  const { batchSize, latent, temperature, checkpoint, epochs: wanted } = given;
-  const perEpoch = pairsPerEpoch(examples, batchSize);
-  const rates = { unlearning: given.unlearnRate, alignment: given.alignRate };
+  const sizes = vaeSizes(examples.representations.width, given.latent);
   const notes = [given.note];
-  const sizes = vaeSizes(examples.representations.width, latent);
   if (earlier) {
     for (const [name, values] of earlier.values) extractor.values.get(name)?.set(values);
     notes.push(`resumed after epoch ${earlier.epochs.length}`);
@@ -67,86 +64,119 @@ export async function runLaf(
     seconds: { all: 0, forgotten: 0 },
     ...(earlier ?? (await trainVaes(examples, sizes, given, context))),
   };
-  notes.push(
-    `autoencoders: loss ${change(vaeLosses.all)} on all examples, ${change(vaeLosses.forgotten)} on the forget set`,
-  );
-
-  const epochs = [...(earlier?.epochs ?? [])];
-  let lastGood = copyOf(extractor.values);
-  const shifts = shiftsOf(extractor, examples, batchSize, context.seed);
   const alternation = new Alternation(
     extractor,
-    { split, sizes, vaes, rates, temperature, threads: context.threads },
+    {
+      split,
+      sizes,
+      vaes,
+      rates: { unlearning: given.unlearnRate, alignment: given.alignRate },
+      temperature: given.temperature,
+      threads: context.threads,
+    },
     earlier?.optimizers,
   );
   const start = performance.now();
+  const epochs = [...(earlier?.epochs ?? [])];
   try {
-    await runEpochs({
-      epochs: wanted,
-      made: epochs.length,
-      batches: (epoch) =>
-        pairs(extractor, examples, { size: batchSize, latent, seed: context.seed, epoch }),
-      step: (pair) => alternation.step(pair),
-      afterStep: (step, losses) => {
-        const at = (earlier?.epochs.length ?? 0) * perEpoch + step;
-        refuseDivergence(
-          losses,
-          `at step ${at}`,
-          'Choose smaller --unlearn-rate and --align-rate.',
-        );
-        const { unlearning, alignment } = losses;
-        const shown = showLosses({ unlearning, alignment });
-        context.progress('unlearn', at, wanted * perEpoch, shown);
-        return false;
-      },
-      async afterEpoch(epoch, losses) {
-        const means = { ...losses, ...(await shifts()) };
-        refuseDivergence(means, `after epoch ${epoch + 1}`, advice);
-        const harm = await harmOf(means, given, retainAccuracy);
-        if (harm !== undefined) {
-          if (epochs.length === 0) throw harmful(harm);
-          for (const [name, values] of lastGood) extractor.values.get(name)?.set(values);
-          notes.push(`stopped after epoch ${epoch + 1} of ${wanted}, which is taken back: ${harm}`);
-          return true;
-        }
-        epochs.push(means);
-        lastGood = copyOf(extractor.values);
-        if (checkpoint !== undefined)
-          await writeState(checkpoint, {
-            request,
-            epochs,
-            vaes,
-            vaeLosses,
-            values: extractor.values,
-            optimizers: {
-              unlearning: alternation.optimizers.unlearning.state,
-              alignment: alternation.optimizers.alignment.state,
-            },
-          });
-        return false;
-      },
+    const { checkpoint } = given;
+    const keep = async () => {
+      if (checkpoint === undefined) return;
+      const { unlearning, alignment } = alternation.optimizers;
+      await writeState(checkpoint, {
+        request,
+        epochs,
+        vaes,
+        vaeLosses,
+        values: extractor.values,
+        optimizers: { unlearning: unlearning.state, alignment: alignment.state },
+      });
+    };
+    const stopped = await alternate(extractor, examples, alternation, epochs, keep, {
+      given,
+      retainAccuracy,
+      context,
     });
+    if (stopped) notes.push(stopped);
   } finally {
     await alternation.release();
   }
+  const last = epochs[epochs.length - 1];
   const of = (name: keyof Losses) => epochs.map((means) => means[name]);
   notes.push(
+    `autoencoders: loss ${change(vaeLosses.all)} on all examples, ${change(vaeLosses.forgotten)} on the forget set`,
     `losses by epoch: unlearning ${change(of('unlearning'))}, alignment ${change(of('alignment'))}`,
-    `representations turned by ${show(epochs[epochs.length - 1].keptShift)} (kept) and ${show(epochs[epochs.length - 1].forgottenShift)} (to forget), mean 1 - cos`,
+    `representations turned by ${show(last.keptShift)} (kept) and ${show(last.forgottenShift)} (to forget), mean 1 - cos`,
   );
-  const vae = (of: string, losses: readonly number[], took: number): TrainingStage => ({
-    stage: `autoencoder of ${of}`,
+  const ofVae = (name: string, losses: readonly number[], took: number): TrainingStage => ({
+    stage: `autoencoder of ${name}`,
     epochs: losses.map((loss) => ({ loss })),
     seconds: took,
   });
   return {
     training: [
-      vae('all examples', vaeLosses.all, seconds.all),
-      vae('the forget set', vaeLosses.forgotten, seconds.forgotten),
+      ofVae('all examples', vaeLosses.all, seconds.all),
+      ofVae('the forget set', vaeLosses.forgotten, seconds.forgotten),
       { stage: 'unlearning', epochs, seconds: (performance.now() - start) / 1000 },
     ],
     notes,
   };
+}
+
+/**
+ * Makes the epochs that are still to be made.
+ * @param epochs means of those that were made; new ones are added
+ * @param keep is called after each that does no harm
+ * @returns why it stopped early, if it did
+ */
+async function alternate(
+  extractor: GradientModel,
+  examples: Examples,
+  alternation: Alternation,
+  epochs: Losses[],
+  keep: () => Promise<void>,
+  {
+    given,
+    retainAccuracy,
+    context,
+  }: Pick<RunOptions, 'given' | 'retainAccuracy'> & { context: Context },
+): Promise<string | undefined> {
+  const { batchSize: size, latent, epochs: wanted } = given;
+  const { seed, progress } = context;
+  const perEpoch = pairsPerEpoch(examples, size);
+  const made = epochs.length;
+  const shifts = shiftsOf(extractor, examples, size, seed);
+  let lastGood = copyOf(extractor.values);
+  let stopped: string | undefined;
+  await runEpochs({
+    epochs: wanted,
+    made,
+    batches: (epoch) => pairs(extractor, examples, { size, latent, seed, epoch }),
+    step: (pair) => alternation.step(pair),
+    afterStep: (step, losses) => {
+      const at = made * perEpoch + step;
+      refuseDivergence(losses, `at step ${at}`, advice);
+      progress('unlearn', at, wanted * perEpoch, showLosses(losses));
+      return false;
+    },
+    async afterEpoch(epoch, losses) {
+      // Losses are those before their step; these are of the weights as they would be written.
+      const means = { ...losses, ...(await shifts()) };
+      refuseDivergence(means, `after epoch ${epoch + 1}`, advice);
+      const harm = await harmOf(means, given, retainAccuracy);
+      if (harm === undefined) {
+        epochs.push(means);
+        lastGood = copyOf(extractor.values);
+        await keep();
+        return false;
+      }
+      if (epochs.length === 0) throw harmful(harm);
+      for (const [name, values] of lastGood) extractor.values.get(name)?.set(values);
+      stopped = `stopped after epoch ${epoch + 1} of ${wanted}, which is taken back: ${harm}`;
+      return true;
+    },
+  });
+  return stopped;
 }
 
 async function trainVaes(
