@@ -172,7 +172,7 @@ export class GradientModel {
   }
 
   /**
-   * Rows of the loss for inputs of these shapes, and values in a row: see `lossShape`.
+   * Rows of a known loss for inputs of these shapes, and values in a row: see `lossShape`.
    * @throws as `run`
    */
   async rows(feeds: Feeds): Promise<readonly [rows: number, width: number]> {
@@ -180,7 +180,7 @@ export class GradientModel {
   }
 
   /**
-   * The value that the loss is computed from: the output, or what stands before its Softmax or Sigmoid.
+   * The value that a known loss is computed from: the output, or what stands before its Softmax or Sigmoid.
    * @throws as `run`
    */
   async lossSource(feeds: Feeds): Promise<string> {
