@@ -65,8 +65,8 @@ function isKnown(before: ForgettingMeasures, after: ForgettingMeasures): boolean
 }
 
 /**
- * Less than a point of accuracy or agreement, or outputs that point the same way within as much; but for a
- * request for whole classes, a loss that rose by a twentieth counts as well.
+ * Whether accuracy, agreement or else the direction of outputs fell by less than a point. A loss that rose by
+ * a twentieth is a change all the same, unless whole classes were to go: what is recognised was not forgotten.
  */
 function isUnmoved({ classes, before: { forget: before }, after: { forget: after } }: Forgetting) {
   const measure = ['accuracy', 'agreement', 'cosine'].find((name) => before[name] !== undefined);
