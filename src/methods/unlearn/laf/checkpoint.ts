@@ -133,7 +133,7 @@ export function checkState(
       where: path,
       expected: `${key} ${value}`,
       got: `${state.request[key] ?? 'none'}`,
-      hint: `Give the same model, data and options. ${anew}`,
+      hint: `Give the same model, data (--forget, --retain, --where, --indices) and options. ${anew}`,
     });
   }
   if (state.epochs.length > epochs)

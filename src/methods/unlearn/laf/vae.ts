@@ -145,7 +145,7 @@ export function vaeModel(
   };
 }
 
-/** Mean of ‖ê - e‖² over the batch, and 0.025 of the mean divergence; it shows both. */
+/** Mean of ‖ê - e‖² over the batch, and 0.025 of the mean divergence; the names of both. */
 export function vaeLoss(outputs: VaeOutputs): LossGraph & { error: string; divergence: string } {
   const { e } = vaeInputs;
   const t = new Tape(new Map([[e, { dtype: 'float32' }]]), [], 'resect/loss/');
@@ -169,6 +169,6 @@ export function vaeLoss(outputs: VaeOutputs): LossGraph & { error: string; diver
     loss,
     error,
     divergence,
-    shown: [error, divergence],
+    shown: [],
   };
 }
